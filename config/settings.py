@@ -1,0 +1,245 @@
+"""The settings: declared once here, read from defaults.toml < a file < the environment < the caller."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from ..errors import SettingsError
+from .urls import Schemes, for_engine, masked
+
+PREFIX = "CELERIAC_"
+#: Variables with our prefix that are not settings.
+_OTHER_VARIABLES = {"CELERIAC_CONFIG", "CELERIAC_REQUIRE_SERVERS"}
+_TEST_PREFIX = "CELERIAC_TEST_"
+
+_DATABASE = Schemes(("sqlite", "postgresql", "postgresql+psycopg"), "the file celeriac.db in data_dir")
+_BROKER = Schemes(("redis", "rediss", "redis+socket", "amqp", "amqps", "sentinel", "memory"), "within this process")
+_REDIS = Schemes(("redis", "rediss", "unix"), "no Redis")
+
+
+def _folder(value: Any) -> Any:
+    """A folder as an absolute path, so that a later change of the working folder does not move it."""
+    if not isinstance(value, str | Path) or not str(value):
+        return value
+    if "?" in str(value):
+        raise ValueError("a path without '?', which would end the name of the database file in its URL")
+    return Path(value).expanduser().absolute()
+
+
+def _modules(value: Any) -> Any:
+    names = tuple(value) if isinstance(value, list | tuple) else value
+    for name in names if isinstance(names, tuple) else ():
+        if isinstance(name, str) and not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"names of modules, as in package.module; {name!r} is none")
+    return names
+
+
+Bytes = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """All that can be set, immutable. Build it with `Settings.load`; its text shows no password."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+    data_dir: Annotated[Path, BeforeValidator(_folder)] = Field(
+        description="Folder for the SQLite file, blobs and reports; a relative one lies in the working folder."
+    )
+    database_url: Annotated[str, AfterValidator(_DATABASE), AfterValidator(for_engine)] = Field(
+        description="The database that remembers everything. Empty: the SQLite file celeriac.db in data_dir."
+    )
+    broker_url: Annotated[str, AfterValidator(_BROKER)] = Field(
+        description="The Celery broker that carries hints to workers. Empty: workers are threads of this process."
+    )
+    redis_url: Annotated[str, AfterValidator(_REDIS)] = Field(
+        description="Redis for live progress. Empty: progress is read from the database."
+    )
+    agents: Annotated[tuple[str, ...], BeforeValidator(_modules)] = Field(
+        description="Modules to import because they register agents; separated by commas in the environment."
+    )
+    model: str = Field(
+        description="Language model as pydantic-ai names it, such as openai:gpt-5. Empty: agents extract, and ask none."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        description="The least severe log messages that are shown."
+    )
+    queue: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        description="Celery queue of the steps whose agent names none."
+    )
+    concurrency: Annotated[int, Field(ge=0)] = Field(
+        description="Threads of the worker within this process. 0: as many as there are cores."
+    )
+    lease_seconds: Annotated[float, Field(ge=0.1)] = Field(
+        description="Seconds after which the step of a silent worker is given to another one."
+    )
+    sweep_seconds: Annotated[float, Field(ge=0.05)] = Field(
+        description="Seconds between two looks for expired leases, due retries and hints that were not sent."
+    )
+    max_attempts: Annotated[int, Field(ge=1)] = Field(
+        description="How often a step is started, when its worker dies each time, before it is given up as dead."
+    )
+    carry_seconds: Annotated[float, Field(ge=0)] = Field(
+        description="Seconds for which a worker carries on with a session's next steps before others have their turn."
+    )
+    carry_steps: Annotated[int, Field(ge=1)] = Field(
+        description="Steps with which a worker carries on before others have their turn."
+    )
+    step_time_limit: Annotated[float, Field(ge=0)] = Field(
+        description="Seconds after which a step whose agent sets no timeout is ended. 0: never."
+    )
+    max_request_bytes: Bytes = Field(description="Largest request of one step, in bytes of JSON.")
+    max_result_bytes: Bytes = Field(description="Largest result of one step, in bytes of JSON.")
+    inline_result_bytes: Bytes = Field(
+        description="Results of more bytes than this are kept as blobs in data_dir, not in the database."
+    )
+    checkpoints_kept: Annotated[int, Field(ge=1)] = Field(description="Newest checkpoints that a session keeps.")
+    stream_events_kept: Annotated[int, Field(ge=1)] = Field(
+        description="Newest events that a session's Redis stream keeps."
+    )
+    redis_timeout: Annotated[float, Field(gt=0)] = Field(
+        description="Seconds that live progress waits for Redis; a step never waits longer for it, nor fails by it."
+    )
+
+    @classmethod
+    def load(
+        cls,
+        overrides: Mapping[str, Any] | None = None,
+        file: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Settings:
+        """The settings in force: defaults.toml < file < environment < `overrides`.
+
+        The file is `file`, else the one that CELERIAC_CONFIG names, else celeriac.toml in the working folder if it is
+        there. A variable is CELERIAC_ and the setting's name in capitals. Raises one SettingsError that names every
+        unknown key and every value that is not allowed, where each came from, and what is allowed.
+        """
+        environ = os.environ if environ is None else environ
+        layers = [("defaults.toml", _defaults()), *_file_layer(file, environ)]
+        layers += [(name, value) for name, value in _environment(environ)]
+        layers += [("the caller", dict(overrides or {}))]
+        values: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        for origin, layer in layers:
+            values |= layer
+            origins |= dict.fromkeys(layer, origin)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problems = dict.fromkeys(_problem(str(e["loc"][0]), e, values, origins) for e in error.errors())
+        raise SettingsError("\n".join(problems))
+
+    @property
+    def database(self) -> str:
+        """The database URL in force, with its password; `sqlite:////abs/path/celeriac.db` where none is set."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'celeriac.db'}"
+
+    def shown(self) -> dict[str, str]:
+        """Every setting as text, passwords replaced by `***`."""
+        return {name: _text(getattr(self, name)) for name in type(self).model_fields}
+
+    @classmethod
+    def describe(cls) -> list[tuple[str, str, str, str]]:
+        """(name, what is allowed, default, description with its unit) of every setting, in order."""
+        defaults = _defaults()
+        return [
+            (name, _allowed(field), _text(defaults[name]), field.description or "")
+            for name, field in cls.model_fields.items()
+        ]
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return [(name, value) for name, value in self.shown().items()]
+
+
+def _defaults() -> dict[str, Any]:
+    return _read(Path(__file__).with_name("defaults.toml"))
+
+
+def _file_layer(file: Path | None, environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
+    named = file or environ.get("CELERIAC_CONFIG")
+    path = Path(named or "celeriac.toml").expanduser()
+    if not named and not path.exists():
+        return []
+    return [(str(path), _read(path))]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except OSError as error:
+        raise SettingsError(f"settings file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {path} is not TOML: {error}") from None
+
+
+def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
+    """One layer per variable, so that an error can name the variable."""
+    return [
+        (variable, {(key := variable.removeprefix(PREFIX).lower()): _parsed(key, text)})
+        for variable, text in environ.items()
+        if variable.startswith(PREFIX) and variable not in _OTHER_VARIABLES and not variable.startswith(_TEST_PREFIX)
+    ]
+
+
+def _parsed(key: str, text: str) -> Any:
+    """The text of a variable as the type of its setting; the text itself where it is not of that type."""
+    field = Settings.model_fields.get(key)
+    if field is None or field.annotation in (str, Path):
+        return text
+    if field.annotation in (int, float):
+        try:
+            return field.annotation(text)
+        except ValueError:
+            return text
+    if key == "agents":
+        return [name.strip() for name in text.split(",") if name.strip()]
+    return text
+
+
+def _problem(key: str, error: Any, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    origin = origins.get(key, "defaults.toml")
+    if error["type"] == "extra_forbidden":
+        (nearest,) = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0)
+        if origin.startswith(PREFIX):
+            return f"unknown environment variable {origin}; the nearest setting is {PREFIX}{nearest.upper()}"
+        return f"unknown setting {key!r} in {origin}; the nearest is {nearest!r}"
+    if key not in values:
+        return f"setting {key} is missing from defaults.toml"
+    value = values[key]
+    found = repr(masked(value)) if isinstance(value, str) else masked(repr(value))
+    allowed = _allowed(Settings.model_fields[key])
+    if error["type"] == "value_error":
+        allowed = str(error["ctx"]["error"])
+    return f"setting {key} = {found} (from {origin}) is not allowed; allowed: {allowed}"
+
+
+def _allowed(field: FieldInfo) -> str:
+    """What a setting may be, in words."""
+    for mark in field.metadata:
+        if isinstance(mark, AfterValidator) and isinstance(mark.func, Schemes):
+            return str(mark.func)
+    bounds = [
+        f" {word} {getattr(mark, sign)}"
+        for mark in field.metadata
+        for sign, word in (("ge", ">="), ("gt", ">"))
+        if hasattr(mark, sign)
+    ]
+    if choices := get_args(field.annotation):
+        return "a list of module names" if isinstance(field.annotation, types.GenericAlias) else " | ".join(choices)
+    kinds: dict[Any, str] = {int: "a whole number", float: "a number", Path: "a folder"}
+    kind = kinds.get(field.annotation, "text")
+    longest = [f" of 1 to {mark.max_length} characters" for mark in field.metadata if hasattr(mark, "max_length")]
+    return kind + "".join(bounds + longest)
+
+
+def _text(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list | tuple) else masked(str(value))

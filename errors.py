@@ -1,0 +1,75 @@
+"""Every error that Celeriac raises on purpose. Each message names the thing, what was found, what is allowed."""
+
+from __future__ import annotations
+
+
+class CeleriacError(Exception):
+    """Root of the tree: catch this to catch all that Celeriac raises on purpose."""
+
+
+class SettingsError(CeleriacError):
+    """A setting is unknown or has a value that is not allowed."""
+
+
+class StorageError(CeleriacError):
+    """The database or the file store could not do what was asked."""
+
+
+class NotSerializable(CeleriacError):
+    """A value cannot be stored as JSON; the message names its path."""
+
+
+class TooLarge(CeleriacError):
+    """A value is over the size limit of the place it goes to."""
+
+
+class BlobNotFound(StorageError):
+    """No blob with that hash."""
+
+
+class BlobDamaged(StorageError):
+    """A blob's bytes do not match its hash."""
+
+
+class PlanError(CeleriacError):
+    """A plan is not valid: unknown agent, cycle, duplicate or missing name, bad reference."""
+
+
+class AgentNotFound(CeleriacError):
+    """No agent of that name is registered."""
+
+
+class AgentError(CeleriacError):
+    """An agent answered with something that is not allowed."""
+
+
+class PermissionMissing(CeleriacError):
+    """A permission that the agent needs was not granted to the session. Never retried."""
+
+
+class SessionError(CeleriacError):
+    """A session cannot make that move from the state it is in."""
+
+
+class SessionNotFound(CeleriacError):
+    """No session with that id."""
+
+
+class StepNotFound(CeleriacError):
+    """No step of that name in the session."""
+
+
+class CheckpointNotFound(CeleriacError):
+    """No checkpoint with that id."""
+
+
+class CheckpointDamaged(CeleriacError):
+    """A checkpoint's content does not match its checksum; nothing was restored."""
+
+
+class StepCancelled(CeleriacError):
+    """Raised inside an agent by `ctx.check()` when its session was cancelled or its lease was lost."""
+
+
+class StepTimeout(CeleriacError):
+    """An agent ran past its time limit."""

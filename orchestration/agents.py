@@ -1,0 +1,196 @@
+"""Agents: named functions that turn a request into an `AgentOutput`, and the registry they are found in."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from ..errors import AgentError, AgentNotFound, PermissionMissing
+from ..storage import serial
+
+Severity = Literal["low", "medium", "high"]
+
+
+@dataclass(slots=True)
+class Finding:
+    """What an agent found out: `entity`'s `attribute` is `value`.
+
+    `confidence` is 0..1. `evidence` is a list of JSON objects, by custom `{"path", "line", "text"}`. Two findings of
+    one entity and attribute with different values are a conflict, unless more than one value can hold (`exclusive`
+    False).
+    """
+
+    entity: str
+    attribute: str
+    value: Any
+    confidence: float = 1.0
+    evidence: list[dict[str, Any]] = field(default_factory=list)
+    exclusive: bool = True
+
+
+@dataclass(slots=True)
+class AgentOutput:
+    """What an agent gives back.
+
+    `data` is JSON-able and is what `${step.path}` reads. `cost` is in the unit of your choice (by custom US dollars).
+    `add_steps` are steps (see `celeriac.step`) that join the running plan when this output is recorded; whatever
+    waits for the step that adds them waits for them too.
+    """
+
+    data: Any = None
+    findings: list[Finding] = field(default_factory=list)
+    confidence: float | None = None
+    cost: float | None = None
+    add_steps: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A registered agent: its function and how it is to be run. Times are seconds."""
+
+    name: str
+    function: Callable[..., Any]
+    permissions: frozenset[str] = frozenset()
+    optional_permissions: frozenset[str] = frozenset()
+    version: str = "1"
+    timeout: float | None = None
+    retries: int = 0
+    backoff: float = 1.0
+    queue: str | None = None
+    priority: int = 0
+    request_model: type[BaseModel] | None = None
+    response_model: type[BaseModel] | None = None
+    is_async: bool = False
+
+
+class Registry:
+    """Agents by name. One registry is shared by all who import the same agents module; tests may make their own."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, Agent] = {}
+
+    def add(self, agent: Agent) -> None:
+        """Register an agent; the same name again is an error unless it is the same function loaded anew."""
+        known = self._agents.get(agent.name)
+        if known is not None and _home(known.function) != _home(agent.function):
+            raise AgentError(
+                f"two agents are named {agent.name!r}: {_home(known.function)} and {_home(agent.function)}"
+            )
+        self._agents[agent.name] = agent
+
+    def get(self, name: str) -> Agent:
+        """The agent of that name. Raises AgentNotFound that lists those that there are."""
+        found = self._agents.get(name)
+        if found is None:
+            raise AgentNotFound(f"no agent {name!r}; known: {', '.join(sorted(self._agents)) or 'none'}")
+        return found
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._agents
+
+    def names(self) -> list[str]:
+        """Names of all registered agents, in order."""
+        return sorted(self._agents)
+
+
+def _home(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+#: Where the decorator `agent` registers.
+registry = Registry()
+
+
+def agent(
+    name: str,
+    *,
+    permissions: Iterable[str] = (),
+    optional_permissions: Iterable[str] = (),
+    version: str = "1",
+    timeout: float | None = None,
+    retries: int = 0,
+    backoff: float = 1.0,
+    queue: str | None = None,
+    priority: int = 0,
+    registry: Registry = registry,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function `(request, ctx) -> AgentOutput or JSON` as the agent `name`. Sync or async.
+
+    `request` is the JSON object of the step, or the pydantic model that the first parameter is annotated with; a
+    returned pydantic model (or the annotated one) is checked too. `permissions` are needed, `optional_permissions` used
+    where the session holds them. `timeout` (seconds, none: no limit) ends an attempt; an attempt that raises is made
+    again up to `retries` times after about `backoff`, 2 x `backoff`, 4 x `backoff` ... seconds (full jitter). `queue`
+    and `priority` (0 to 9, 9 first) say where and how soon its steps run. The decorated function stays what it was.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        _check(name, timeout=timeout, retries=retries, backoff=backoff, priority=priority)
+        request_model, response_model = _models(function)
+        registry.add(
+            Agent(
+                name=name,
+                function=function,
+                permissions=frozenset(permissions),
+                optional_permissions=frozenset(optional_permissions),
+                version=str(version),
+                timeout=timeout,
+                retries=retries,
+                backoff=backoff,
+                queue=queue,
+                priority=priority,
+                request_model=request_model,
+                response_model=response_model,
+                is_async=inspect.iscoroutinefunction(function),
+            )
+        )
+        return function
+
+    return register
+
+
+def _check(name: str, *, timeout: float | None, retries: int, backoff: float, priority: int) -> None:
+    if not isinstance(name, str) or not name.strip() or not serial.is_storable(name):
+        raise AgentError(f"an agent needs a name, found {name!r}")
+    if timeout is not None and timeout <= 0:
+        raise AgentError(f"agent {name!r}: timeout must be over 0 seconds, found {timeout!r}")
+    if retries < 0 or backoff < 0:
+        raise AgentError(f"agent {name!r}: retries and backoff must be at least 0, found {retries!r} and {backoff!r}")
+    if not 0 <= priority <= 9:
+        raise AgentError(f"agent {name!r}: priority must be 0 to 9 (9 first), found {priority!r}")
+
+
+def _models(function: Callable[..., Any]) -> tuple[type[BaseModel] | None, type[BaseModel] | None]:
+    """The pydantic models that the first parameter and the return value are annotated with, if they are."""
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except NameError:  # an annotation that only the type checker knows
+        return None, None
+    parameters = list(signature.parameters.values())
+    if len(parameters) < 2:
+        raise AgentError(f"{_home(function)} must take two parameters: (request, ctx)")
+
+    def model(annotation: Any) -> type[BaseModel] | None:
+        return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+    return model(parameters[0].annotation), model(signature.return_annotation)
+
+
+def granted(agent: Agent, held: Iterable[str] | None) -> frozenset[str]:
+    """What of its declared permissions an agent is granted; `held` None grants all. Raises PermissionMissing by
+    name.
+    """
+    declared = agent.permissions | agent.optional_permissions
+    if held is None:
+        return declared
+    has = frozenset(held)
+    missing = sorted(agent.permissions - has)
+    if missing:
+        raise PermissionMissing(
+            f"agent {agent.name!r} needs {', '.join(missing)}, which the session does not hold; "
+            f"it holds: {', '.join(sorted(has)) or 'none'}"
+        )
+    return declared & has

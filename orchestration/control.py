@@ -1,0 +1,347 @@
+"""What can be done to a whole session: start, pause, resume, cancel, retry, complete, archive, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from uuid_utils.compat import uuid7
+
+from ..errors import PlanError, SessionError, TooLarge
+from ..storage import bulk, checkpoints, events, graph, listing, results, serial, sessions
+from ..storage.database import Transaction
+from .engine import Engine
+from .expansion import Settling
+from .plans import Plan
+from .restoring import checkpoint, checkpoint_number, restore
+from .rows import check_agents
+from .states import SESSION_ENDED, after
+from .turn import Turn
+
+TYPES = ("dm", "group", "research")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a session is started with."""
+
+    query: str = ""
+    user: str = ""
+    key: str | None = None
+    preferences: Mapping[str, Any] = field(default_factory=dict)
+    permissions: Sequence[str] | None = None
+    tags: Sequence[str] = ()
+    title: str = ""
+    type: str = "research"
+    priority: int = 0
+    notes: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    file_paths: Sequence[str] = ()
+    correlation_id: str | None = None
+
+
+def start(engine: Engine, plan: Plan | None, order: Order) -> str:
+    """Write a session with its plan, its first hints and a checkpoint in one transaction; gives its id.
+
+    The same `key` again gives the session that is there; with another plan it is a SessionError.
+    """
+    _check(order)
+    if plan is not None:
+        _check_plan(engine, plan)
+    session_id = str(uuid7())
+    fingerprint = plan.fingerprint if plan else ""
+    written: list[events.Hint] = []
+
+    def settled(tx: Transaction) -> tuple[str, list[events.Hint]] | None:
+        if sessions.identity(tx, session_id) is not None:
+            return session_id, written
+        found = sessions.by_key(tx, order.key) if order.key is not None else None
+        if found is not None and plan is not None and found[1] != fingerprint:
+            raise SessionError(
+                f"key {order.key!r} belongs to session {found[0]}, which was started with another plan; "
+                "use another key or the same plan"
+            )
+        return (found[0], []) if found is not None else None
+
+    def work(tx: Transaction) -> tuple[str, list[events.Hint]]:
+        known = settled(tx) if order.key is not None else None
+        if known is not None:
+            return known
+        _insert(tx, session_id, plan, order, fingerprint)
+        turn = engine.turn(tx, session_id)
+        turn.event("session.created", component="sessions", data={"plan": plan.name if plan else None})
+        written[:] = _begin(engine, turn, plan) if plan else []
+        turn.close()
+        return session_id, written
+
+    if order.key is not None:
+        known = engine.database.read(settled)
+        if known is not None:
+            return known[0]
+    found, hints = engine.database.write(work, settled)
+    engine.publish(hints)
+    return found
+
+
+def _check(order: Order) -> None:
+    if order.type not in TYPES:
+        raise SessionError(f"session type {order.type!r} is not allowed; allowed: {', '.join(TYPES)}")
+    if not 0 <= order.priority <= 9:
+        raise SessionError(f"session priority {order.priority!r} is not allowed; allowed: 0 to 9 (9 first)")
+    texts = [("query", order.query, 1_000_000), ("user", order.user, 500), ("key", order.key or "", 500)]
+    texts += [("title", order.title, 1000), ("notes", order.notes, 1_000_000)]
+    texts += [("correlation_id", order.correlation_id or "", 500), *(("tag", tag, 200) for tag in order.tags)]
+    for name, value, most in texts:
+        check_text(name, value, most)
+
+
+def _check_plan(engine: Engine, plan: Plan) -> None:
+    """Raise PlanError naming the step whose agent is not registered, or whose request is too large."""
+    check_agents(plan.steps, engine.registry)
+    limit = engine.settings.max_request_bytes
+    front = list(plan.steps)
+    while front:
+        one = front.pop()
+        front += one.plan
+        try:
+            serial.encode(one.request, what=f"request of step {one.name!r}", limit=limit)
+        except TooLarge as fault:
+            raise PlanError(str(fault)) from None
+
+
+def check_text(name: str, value: Any, most: int) -> None:
+    """Raise SessionError unless `value` is text that any database takes, of at most that many characters."""
+    if not isinstance(value, str):
+        raise SessionError(f"{name} must be text, found {type(value).__name__}")
+    if len(value) > most:
+        raise SessionError(f"{name} has {len(value)} characters; at most {most} are allowed")
+    if not serial.is_storable(value):
+        raise SessionError(f"{name} holds a NUL character or half a surrogate pair, which is not text")
+
+
+def _insert(tx: Transaction, session_id: str, plan: Plan | None, order: Order, fingerprint: str) -> None:
+    documents: dict[str, Any] = {
+        "plan": plan.to_dict() if plan else None,
+        "preferences": dict(order.preferences) or None,
+        "permissions": None if order.permissions is None else sorted(set(order.permissions)),
+        "metadata": dict(order.metadata) or None,
+        "notes": order.notes or None,
+        "file_paths": list(order.file_paths) or None,
+    }
+    values = {
+        "id": session_id,
+        "key": order.key,
+        "query": order.query,
+        "user": order.user,
+        "type": order.type,
+        "title": order.title,
+        "agent": "",
+        "priority": order.priority,
+        "pinned": 0,
+        "plan_name": plan.name if plan else "",
+        "fingerprint": fingerprint,
+        "correlation_id": order.correlation_id or session_id,
+    }
+    texts = {
+        name: serial.encode(value, what=f"session {name}").decode()
+        for name, value in documents.items()
+        if value is not None
+    }
+    sessions.create(tx, values, texts, order.tags)
+    listing.index(tx, session_id, "\n".join((order.query, order.title, order.notes)), fresh=True)
+
+
+def _begin(engine: Engine, turn: Turn, plan: Plan) -> list[events.Hint]:
+    settling = engine.settling(turn)
+    settling.begin(plan.steps)
+    return _settle(engine, turn, settling)
+
+
+def _settle(engine: Engine, turn: Turn, settling: Settling) -> list[events.Hint]:
+    """Let everything that can begin begin, and write hints; a session with nothing left to do ends."""
+    settling.run()
+    if not turn.hot.open_steps:
+        engine.end_session(turn)
+        return []
+    return engine.hints_for(turn, settling)
+
+
+def add_plan(engine: Engine, session_id: str, plan: Plan) -> None:
+    """Give a session that was created without a plan its plan. Raises SessionError if it has one or is not active."""
+    _check_plan(engine, plan)
+
+    def work(turn: Turn) -> list[events.Hint]:
+        if turn.hot.status != "active" or turn.hot.total_steps:
+            raise SessionError(
+                f"session {session_id} is {turn.hot.status} with {turn.hot.total_steps} steps; "
+                "only an active one without steps can be given a plan"
+            )
+        sessions.put_document(turn.tx, session_id, "plan", serial.encode(plan.to_dict()).decode())
+        sessions.set_plan(turn.tx, session_id, plan.name, plan.fingerprint)
+        turn.event("session.planned", component="sessions", data={"plan": plan.name})
+        return _begin(engine, turn, plan)
+
+    _in_turn(engine, session_id, work)
+
+
+def _in_turn(engine: Engine, session_id: str, work: Callable[[Turn], list[events.Hint] | None]) -> None:
+    """Run `work` in a turn of its own and publish the hints that it gives."""
+    hints: list[events.Hint] | None = engine.in_turn(session_id, work)
+    engine.publish(hints or [])
+
+
+def _move(turn: Turn, action: str) -> None:
+    before = turn.hot.status
+    turn.hot.status = after(before, action, turn.hot.id)
+    turn.event(f"session.{turn.hot.status}", component="sessions", data={"from": before})
+
+
+def pause(engine: Engine, session_id: str) -> None:
+    """No new step starts, running ones finish, a checkpoint is written. Pausing a paused session changes nothing."""
+
+    def work(turn: Turn) -> None:
+        if turn.hot.status == "paused":
+            return
+        _move(turn, "pause")
+        bulk.hold(turn.tx, session_id, True)
+        turn.kind = "pause"
+        checkpoints.prune(turn.tx, turn.hot, engine.settings.checkpoints_kept)
+
+    _in_turn(engine, session_id, work)
+
+
+def resume(engine: Engine, session_id: str) -> None:
+    """Go on with what has not ended, on any machine. On an active session: hint its ready steps anew (after a
+    crash).
+    """
+
+    def work(turn: Turn) -> list[events.Hint]:
+        if turn.hot.status != "active":
+            _move(turn, "resume")
+            turn.hot.phase = "resumed"
+            bulk.hold(turn.tx, session_id, False)
+        settling = engine.settling(turn)
+        for one in graph.due(turn.tx, session_id):
+            settling.consider(one)
+        return _settle(engine, turn, settling) if turn.hot.total_steps else []
+
+    _in_turn(engine, session_id, work)
+
+
+def cancel(engine: Engine, session_id: str) -> None:
+    """Nothing starts any more; what runs is told to stop, and what it still writes is refused. What is done stays."""
+
+    def work(turn: Turn) -> None:
+        if turn.hot.status == "cancelled":
+            return
+        _move(turn, "cancel")
+        _cancel_open(turn, "the session was cancelled")
+        _close(engine, turn, "cancelled")
+
+    _in_turn(engine, session_id, work)
+
+
+def _cancel_open(turn: Turn, why: str) -> None:
+    for number, name in bulk.cancel(turn.tx, turn.hot.id, why):
+        turn.change.ended[number] = ["cancelled", None, 0, 0, why, 0]
+        turn.event("step.cancelled", step=name)
+    turn.hot.open_steps = 0
+
+
+def _close(engine: Engine, turn: Turn, phase: str) -> None:
+    turn.hot.phase = phase
+    turn.hot.completed_at = turn.tx.now()
+    turn.kind = "final"
+    checkpoints.prune(turn.tx, turn.hot, engine.settings.checkpoints_kept)
+
+
+def retry(engine: Engine, session_id: str) -> int:
+    """Run again what failed, died or was cancelled, and what was skipped because of it; gives how many steps that
+    is.
+    """
+
+    def work(turn: Turn) -> tuple[int, list[events.Hint]]:
+        _move(turn, "retry")
+        reopened = bulk.reopen(turn.tx, session_id)
+        hot = turn.hot
+        hot.open_steps, hot.failed_steps, hot.error, hot.completed_at = len(reopened), 0, None, None
+        hot.phase = "resumed"
+        for number, name in reopened:
+            turn.change.ended[number] = ["blocked", None, 0, 0, None, 0]
+            turn.event("step.reopened", step=name)
+        return len(reopened), _restart(engine, turn)
+
+    count, hints = engine.in_turn(session_id, work)
+    engine.publish(hints)
+    return count
+
+
+def _restart(engine: Engine, turn: Turn) -> list[events.Hint]:
+    """Recount the waits of a session whose steps were reopened or restored, and let begin what can."""
+    bulk.settle_again(turn.tx, turn.hot.id)
+    settling = engine.settling(turn)
+    for one in graph.due(turn.tx, turn.hot.id):
+        settling.consider(one)
+    return _settle(engine, turn, settling)
+
+
+def complete(engine: Engine, session_id: str, report: Any = None) -> None:
+    """End a session with its final report (JSON-able) and a final checkpoint; steps that have not ended are
+    cancelled.
+    """
+    text = serial.encode(report, what="report").decode() if report is not None else ""
+
+    def work(turn: Turn) -> None:
+        _move(turn, "complete")
+        _cancel_open(turn, "the session was completed")
+        if report is not None:
+            sessions.put_document(turn.tx, session_id, "report", text)
+        _close(engine, turn, "completed")
+
+    _in_turn(engine, session_id, work)
+
+
+def archive(engine: Engine, session_id: str) -> None:
+    """Put an ended session away: it is listed only when asked for, and cannot be changed any more."""
+    _in_turn(engine, session_id, lambda turn: _move(turn, "archive"))
+
+
+def delete(engine: Engine, session_id: str) -> None:
+    """Delete a session with all its rows and the blobs that only it refers to. Raises SessionError while it is
+    active.
+    """
+    erased = False
+
+    def work(tx: Transaction) -> None:
+        nonlocal erased
+        if erased and sessions.identity(tx, session_id) is None:
+            return  # the COMMIT that broke went in after all
+        turn = engine.turn(tx, session_id)
+        if turn.hot.status == "active":
+            raise SessionError(f"session {session_id} is active; pause or cancel it before it is deleted")
+        hashes = results.blobs_of(tx, session_id)
+        sessions.erase(tx, session_id)
+        results.delete_unreferenced(tx, engine.blobs, hashes)
+        erased = True
+
+    engine.database.write(work)
+
+
+__all__ = [
+    "SESSION_ENDED",
+    "Order",
+    "add_plan",
+    "archive",
+    "cancel",
+    "check_text",
+    "checkpoint",
+    "checkpoint_number",
+    "complete",
+    "delete",
+    "pause",
+    "restore",
+    "resume",
+    "retry",
+    "start",
+]

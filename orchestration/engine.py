@@ -1,0 +1,382 @@
+"""The engine: claims steps, records how they end, and says what is next. Knows no Celery; a plain loop can drive it.
+
+The trip of a step is `claim` -> (the agent runs, no transaction open) -> `finish` or `fail`. Finishing a step and
+claiming the next one of its session are one transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from ..config import Settings
+from ..errors import CeleriacError, SessionNotFound
+from ..storage import checkpoints, events, graph, ready, results, serial, sessions, steps, workers
+from ..storage.blobs import BlobStore
+from ..storage.database import Database, Transaction
+from ..storage.faults import point
+from ..storage.presence import Presence
+from . import conflicts, remembering
+from .agents import AgentOutput, Registry
+from .bell import Bell
+from .expansion import Settling, is_of_plan
+from .outputs import Outputs, Recent
+from .references import render
+from .turn import Turn
+from .work import Lost, Work
+
+logger = logging.getLogger("celeriac.engine")
+T = TypeVar("T")
+
+#: A retry never waits longer than this, in seconds.
+LONGEST_BACKOFF = 3600.0
+#: Error texts are kept up to this many characters.
+ERROR_CHARACTERS = 4000
+
+
+class Engine:
+    """Everything that decides, over one database, one blob store and one registry of agents."""
+
+    def __init__(self, settings: Settings, registry: Registry, database: Database | None = None) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.database = database or Database(settings.database)
+        self.blobs = BlobStore(settings.data_dir / "blobs")
+        self.presence = Presence(settings.data_dir / "alive")
+        self.bell = Bell()
+        #: Told after each commit that added events: (session id, number of the last event).
+        self.listeners: list[Callable[[str, int], None]] = []
+        #: Given the hints of each commit, to publish them; without a publisher the sweeper does.
+        self.publisher: Callable[[list[events.Hint]], None] | None = None
+        self._identities: OrderedDict[str, tuple[tuple[str, str, str, str], list[str] | None]] = OrderedDict()
+        self._recent = Recent()
+        self._slots = 0
+
+    # -- turns -------------------------------------------------------------------------------------------------------
+
+    def _changed(self, session_id: str, seq: int) -> None:
+        self.bell.ring(session_id)
+        for listener in self.listeners:
+            try:
+                listener(session_id, seq)
+            except Exception:  # what it tells of is in the database; a listener must not make it look as if it were not
+                logger.exception("a listener failed")
+
+    def turn(self, tx: Transaction, session_id: str) -> Turn:
+        """Open a turn on a session inside a write transaction."""
+        return Turn(tx, session_id, self._changed)
+
+    def in_turn(self, session_id: str, work: Callable[[Turn], T]) -> T:
+        """Run `work` in a turn of its own and give what it gives. It goes in once, whatever happens to the COMMIT.
+
+        After a COMMIT whose outcome is unknown the session's row is locked anew, which waits until that outcome is
+        settled; then the event that the turn began with tells whether it went in. A turn without an event changes
+        nothing that could not be done twice. Raises SessionNotFound.
+        """
+        before: list[_Attempt[T]] = []
+
+        def transaction(tx: Transaction) -> T:
+            turn = self.turn(tx, session_id)
+            if before:
+                last = before[-1]
+                if events.turn_of(tx, session_id, last.seq) == last.name:
+                    tx.after_commit += last.after_commit
+                    return last.result
+            result = work(turn)
+            turn.close()
+            before.append(_Attempt(turn.name, turn.first_seq, result, tx.after_commit))
+            return result
+
+        return self.database.write(transaction)
+
+    def settling(self, turn: Turn) -> Settling:
+        """What carries ends of steps on, inside a turn."""
+        identity, _ = self._identity(turn.tx, turn.hot.id)
+        return Settling(turn, self.registry, self.blobs, identity, self.settings.queue, self._recent)
+
+    def _identity(self, tx: Transaction, session_id: str) -> tuple[tuple[str, str, str, str], list[str] | None]:
+        known = self._identities.get(session_id)
+        if known is None:
+            identity = sessions.identity(tx, session_id)
+            if identity is None:
+                raise SessionNotFound(f"no session {session_id!r}")
+            held = sessions.document(tx, session_id, "permissions")
+            known = self._identities[session_id] = (identity, serial.decode(held) if held else None)
+            if len(self._identities) > 1000:
+                self._identities.popitem(last=False)
+        return known
+
+    def note(self, session_id: str, component: str, rows: list[tuple[str, Any]]) -> None:
+        """Append events (type, data) to a session. Raises SessionNotFound."""
+
+        def work(turn: Turn) -> None:
+            for type_, data in rows:
+                turn.event(type_, component=component, data=data)
+
+        self.in_turn(session_id, work)
+
+    # -- claim -------------------------------------------------------------------------------------------------------
+
+    def claim(self, session_id: str, queue: str | None = None) -> Work | None:
+        """Claim the best ready step of a session (on one queue, or on any), or None if there is none to be had."""
+        if not self.database.read(lambda tx: ready.ready_left(tx, session_id)):
+            return None
+
+        def work(turn: Turn) -> _Next | None:
+            return self._claim_in(turn, self.presence.claim(), queue)
+
+        return self._loaded(self.in_turn(session_id, work), queue)
+
+    def _claim_in(self, turn: Turn, owner: str, queue: str | None) -> _Next | None:
+        """Claim a step, and read in the same transaction what its agent needs, unless that is large."""
+        if turn.held:
+            return None
+        found = steps.claim(turn.tx, turn.hot.id, owner, self.settings.lease_seconds, queue)
+        if found is None:
+            return None
+        turn.hot.phase = found.phase
+        turn.event("step.started", step=found.name, data={"agent": found.agent, "attempt": found.attempts})
+        try:
+            return _Next(found, self._load(turn.tx, found, whole=False))
+        except CeleriacError:  # large, or it cannot be rendered: `load` sees which, outside of the transaction
+            return _Next(found, None)
+
+    def _loaded(self, following: _Next | None, queue: str | None) -> Work | None:
+        """The work of a claim; if its request cannot be rendered, its step has failed, and the next one is claimed."""
+        if following is None:
+            return None
+        point("after-claim")
+        work = following.work or self.load(following.claimed)
+        return work if work is not None else self.claim(following.claimed.session_id, queue)
+
+    def load(self, claimed: steps.Claimed) -> Work | None:
+        """Read what a claimed step's agent needs. A request that cannot be rendered fails the step, and gives None."""
+        try:
+            return self.database.read(lambda tx: self._load(tx, claimed))
+        except CeleriacError as fault:
+            if not is_of_plan(fault):
+                raise
+            empty = Work(claimed, (claimed.session_id, "", "", claimed.session_id), None, None)
+            with contextlib.suppress(Lost):
+                self.fail(empty, fault, retry=False)
+            return None
+
+    def _load(self, tx: Transaction, claimed: steps.Claimed, whole: bool = True) -> Work:
+        identity, permissions = self._identity(tx, claimed.session_id)
+        body = serial.decode(graph.input_of(tx, claimed.session_id, claimed.number))
+        blobs = self.blobs if whole else None
+        lookup = Outputs(tx, blobs, identity, claimed.name, body.get("item"), self._recent)
+        return Work(claimed, identity, render(body.get("request"), lookup), permissions)
+
+    def agent_state(self, work: Work) -> dict[str, Any]:
+        """The state that the step's agent left in this session; changes to it are recorded with the step's result."""
+        return self.database.read(lambda tx: remembering.recall(tx, work))
+
+    # -- the end of a step -------------------------------------------------------------------------------------------
+
+    def finish(self, work: Work, output: AgentOutput, carry: bool = False, queue: str | None = None) -> Work | None:
+        """Record a step's output, once, and with `carry` claim the next step of its session in the same transaction.
+
+        Raises Lost, and writes nothing, if the claim is no longer this worker's; NotSerializable, TooLarge, AgentError
+        and PlanError for an output that cannot be recorded.
+        """
+        c = work.claimed
+        data = serial.encode(output.data, what=f"output of {c.name}", limit=self.settings.max_result_bytes)
+        stored = results.store(data, self.blobs, self.settings.inline_result_bytes)
+
+        def record(turn: Turn) -> _Recorded:
+            if not steps.finish(turn.tx, c):
+                raise _lost(c)
+            results.record(turn.tx, self.blobs, c.session_id, c.number, c.epoch, stored, output.confidence, output.cost)
+            self.write_partials(turn, work)
+            conflicts.record(turn, c, output.findings, self.conflict_strategy)
+            remembering.keep(turn, work)
+            settling = self.settling(turn)
+            settling.ended(
+                c.number,
+                c.name,
+                "done",
+                result_epoch=c.epoch,
+                attempts=c.attempts,
+                failures=c.failures,
+                data=_summary(output, stored.size),
+            )
+            if output.add_steps:
+                settling.add_steps(c.number, c.name, c.phase, output.add_steps)
+            return self._conclude(turn, settling, carry, queue)
+
+        self._recent.keep(c.session_id, c.number, c.epoch, data)
+        return self._next(c, record, queue)
+
+    def fail(
+        self, work: Work, error: BaseException, retry: bool = True, carry: bool = False, queue: str | None = None
+    ) -> Work | None:
+        """Record that an attempt failed: the step is retried after its backoff, or has failed for good.
+
+        Raises Lost, and writes nothing, if the claim is no longer this worker's.
+        """
+        c = work.claimed
+        again = retry and c.failures < c.retries
+        text = serial.storable(f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS])
+        delay = (
+            random.uniform(0.5, 1.0) * min(c.backoff * 2.0 ** min(c.failures, 64), LONGEST_BACKOFF) if again else 0.0
+        )
+
+        def record(turn: Turn) -> _Recorded:
+            if not steps.fail(turn.tx, c, "ready" if again else "failed", text, delay, turn.held):
+                raise _lost(c)
+            self.write_partials(turn, work)
+            settling = self.settling(turn)
+            if again:
+                after = {"error": text, "after_seconds": round(delay, 3), "attempt": c.attempts}
+                turn.event("step.retry", step=c.name, data=after)
+            else:
+                settling.ended(c.number, c.name, "failed", attempts=c.attempts, failures=c.failures + 1, error=text)
+                turn.hot.error = turn.hot.error or f"step {c.name!r} failed: {text}"[:ERROR_CHARACTERS]
+            return self._conclude(turn, settling, carry, queue)
+
+        return self._next(c, record, queue)
+
+    def _conclude(self, turn: Turn, settling: Settling, carry: bool, queue: str | None) -> _Recorded:
+        """The second half of every end: let others begin, claim the next step, write hints, end the session if it is
+        over.
+        """
+        settling.run()
+        following = self._claim_in(turn, self.presence.claim(), queue) if carry else None
+        taken = following.claimed if following is not None else None
+        hints = self.hints_for(turn, settling, taken, keep=carry)
+        if not turn.hot.open_steps:
+            self.end_session(turn)
+        return _Recorded(following, hints)
+
+    def _next(self, c: steps.Claimed, record: Callable[[Turn], _Recorded], queue: str | None) -> Work | None:
+        try:
+            recorded = self.in_turn(c.session_id, record)
+        except SessionNotFound:  # it was deleted meanwhile
+            raise _lost(c) from None
+        if recorded.hints:
+            self.publish(recorded.hints)
+        return self._loaded(recorded.following, queue)
+
+    def write_partials(self, turn: Turn, work: Work) -> None:
+        """Write the partial results that wait, in order, each as an event too. They stop waiting once that is
+        committed.
+        """
+        if not work.partials:
+            return
+        c = work.claimed
+        bodies = list(work.partials)
+        rows = []
+        for body in bodies:
+            seq = turn.event("step.partial", step=c.name, component="agent", data=serial.decode(body))
+            rows.append({"seq": seq, "number": c.number, "agent": c.agent, "body": body})
+        results.add_partials(turn.tx, c.session_id, rows)
+        turn.tx.after_commit.append(lambda: _drop(work.partials, len(bodies)))
+
+    # -- hints -------------------------------------------------------------------------------------------------------
+
+    def hints_for(
+        self, turn: Turn, settling: Settling, following: steps.Claimed | None = None, keep: bool = False
+    ) -> list[events.Hint]:
+        """Write hints for steps that became ready: about as many as can run at once, not one for each step.
+
+        A worker that carries on (`keep`) takes one itself; one that stops hands over all that is left.
+        """
+        if turn.held:
+            return []
+        new = settling.ready
+        if not keep and turn.hot.open_steps:
+            new = {q: (count, priority) for q, priority, count in ready.ready_left(turn.tx, turn.hot.id)}
+        written = []
+        for on, (count, priority) in new.items():
+            if following is not None and on == following.queue:
+                count -= 1
+            if count > 0:
+                most = self.hints_at_most(count, busy=following is not None)
+                written.append(events.add_hint(turn.tx, turn.hot.id, on, max(priority, turn.hot.priority), most))
+        return written
+
+    def hints_at_most(self, count: int, busy: bool = False) -> int:
+        """How many hints `count` ready steps are worth: no more than there are workers to run them (`busy`: but
+        one).
+        """
+        return min(count, max(self._slots - busy, 1))
+
+    def publish(self, hints: list[events.Hint]) -> None:
+        """Hand committed hints to the publisher."""
+        point("after-commit-before-publish")
+        if self.publisher is not None:
+            self.publisher(hints)
+
+    def count_slots(self, tx: Transaction) -> None:
+        """Learn how many steps can run at once, for the number of hints of a fan-out."""
+        self._slots = max(workers.slots(tx), 4)
+
+    # -- the end of a session ----------------------------------------------------------------------------------------
+
+    #: How conflicts between findings are settled: a name of `conflicts.STRATEGIES`.
+    conflict_strategy = "highest_confidence"
+
+    def end_session(self, turn: Turn) -> None:
+        """All steps have ended: the session is completed, or failed if one of them failed."""
+        hot = turn.hot
+        if hot.status not in ("active", "paused"):
+            return
+        hot.status = "failed" if hot.failed_steps else "completed"
+        hot.phase = hot.status
+        hot.completed_at = turn.tx.now()
+        turn.event(f"session.{hot.status}", data={"error": hot.error} if hot.error else None)
+        turn.kind = "final"
+        checkpoints.prune(turn.tx, hot, self.settings.checkpoints_kept)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt(Generic[T]):
+    """A turn that was run up to its COMMIT: its name, the number of its first event, and what it gave."""
+
+    name: int
+    seq: int
+    result: T
+    after_commit: list[Callable[[], None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Next:
+    """A claim, with what its agent needs if that could be read at once."""
+
+    claimed: steps.Claimed
+    work: Work | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """What one recording transaction led to: the next claim, and hints to be published."""
+
+    following: _Next | None
+    hints: list[events.Hint]
+
+
+def _lost(c: steps.Claimed) -> Lost:
+    return Lost(f"step {c.name} of session {c.session_id} was taken away while it ran")
+
+
+def _drop(waiting: list[str], count: int) -> None:
+    del waiting[:count]
+
+
+def _summary(output: AgentOutput, size: int) -> dict[str, Any]:
+    summary: dict[str, Any] = {"bytes": size}
+    for key in ("confidence", "cost"):
+        if getattr(output, key) is not None:
+            summary[key] = getattr(output, key)
+    if output.findings:
+        summary["findings"] = len(output.findings)
+    return summary
+
+
+__all__ = ["Engine", "Lost", "Work"]

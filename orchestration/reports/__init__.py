@@ -1,0 +1,1 @@
+"""Reports: one model, rendered as Markdown, HTML and PDF."""

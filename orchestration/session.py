@@ -1,0 +1,289 @@
+"""One session as users handle it. All state is in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..errors import SessionError, SessionNotFound, StepNotFound
+from ..storage import agent_states, checkpoints, findings, graph, results, serial, sessions
+from ..storage.database import Transaction
+from ..storage.events import Event
+from . import control, streams
+from .describing import change
+from .engine import Engine
+from .outputs import Outputs
+from .plans import Plan
+from .turn import Turn
+from .views import agent_views, conflict_view, differences, moment, session_view, step_views
+
+
+class Session:
+    """A handle on one session. Reading a property reads the database, so it is as of now."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        session_id: str,
+        waker: streams.Waker | None = None,
+        attend: Callable[[], None] | None = None,
+    ) -> None:
+        self.id = session_id
+        self._engine = engine
+        self._waker = waker
+        self._attend = attend  # called before waiting: sees to it that somebody runs the session
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id}>"
+
+    def _row(self) -> dict[str, Any]:
+        row = self._engine.database.read(lambda tx: sessions.get(tx, self.id))
+        if row is None:
+            raise SessionNotFound(f"no session {self.id!r}")
+        return row
+
+    # -- what it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> str:
+        """active, paused, completed, failed, cancelled or archived."""
+        return str(self._row()["status"])
+
+    @property
+    def query(self) -> str:
+        return str(self._row()["query"])
+
+    @property
+    def user(self) -> str:
+        return str(self._row()["user"])
+
+    @property
+    def error(self) -> str | None:
+        """Why the session failed, or None."""
+        error: str | None = self._row()["error"]
+        return error
+
+    @property
+    def progress(self) -> float:
+        """How much of its steps is done, 0..1; running steps count in part."""
+        return float(self.to_dict(details=False)["progress"])
+
+    @property
+    def result(self) -> Any:
+        """The output of the step that nothing follows; where there are several, an object of them by step name. None
+        before.
+        """
+        return self._engine.database.read(self._result)
+
+    def _outputs(self, tx: Transaction) -> Outputs:
+        identity = sessions.identity(tx, self.id)
+        if identity is None:
+            raise SessionNotFound(f"no session {self.id!r}")
+        return Outputs(tx, self._engine.blobs, identity)
+
+    def _result(self, tx: Transaction) -> Any:
+        lookup = self._outputs(tx)
+        values = {step.name: lookup.of(step) for step in graph.ends(tx, self.id)}
+        return values if len(values) > 1 else next(iter(values.values()), None)
+
+    @property
+    def report(self) -> Any:
+        """The final report that `complete` was given, or None."""
+        return self._document("report")
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan that it was started with, or None."""
+        found = self._document("plan")
+        return Plan.from_dict(found) if found else None
+
+    def _document(self, name: str) -> Any:
+        text = self._engine.database.read(lambda tx: sessions.document(tx, self.id, name))
+        return serial.decode(text) if text else None
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Its steps: id, name, agent, status, attempts, progress, error, started_at, finished_at, cached ... in plan
+        order.
+        """
+        rows = self._engine.database.read(lambda tx: graph.overview(tx, self.id))
+        if not rows:
+            self._row()
+        return step_views(self.id, rows)
+
+    def output(self, name: str) -> Any:
+        """The output of the step of that name (or the list of a fan-out's). Raises StepNotFound."""
+
+        def find(tx: Transaction) -> Any:
+            lookup = self._outputs(tx)
+            found = graph.find(tx, self.id, name) if serial.is_storable(name) else None
+            if found is None:
+                known = ", ".join(s["name"] for s in graph.overview(tx, self.id)) or "none"
+                raise StepNotFound(f"no step {name!r} in session {self.id}; it has: {known}")
+            return lookup.of(found)
+
+        return self._engine.database.read(find)
+
+    def partials(self) -> dict[str, list[Any]]:
+        """Partial results by agent, in order."""
+        merged: dict[str, list[Any]] = {}
+        for _, _, agent, value in self._engine.database.read(lambda tx: results.partials(tx, self.id)):
+            merged.setdefault(agent, []).append(value)
+        return merged
+
+    def agent_states(self) -> dict[str, Any]:
+        """Live state of its agents: status, progress, current task, error, last update, and what the agent itself
+        keeps (`state`).
+        """
+        rows, kept = self._engine.database.read(
+            lambda tx: (graph.overview(tx, self.id), agent_states.all_of(tx, self.id))
+        )
+        return agent_views(rows, kept)
+
+    def findings(self) -> list[dict[str, Any]]:
+        """What its agents found out, in the order in which it came."""
+        return [
+            {**f, "created_at": moment(f["created_at"])}
+            for f in self._engine.database.read(lambda tx: findings.all_of(tx, self.id))
+        ]
+
+    def conflicts(self) -> list[dict[str, Any]]:
+        """Findings that disagree: both findings, severity, strategy, and how it was resolved."""
+        rows, found = self._engine.database.read(
+            lambda tx: (findings.conflicts_of(tx, self.id), findings.all_of(tx, self.id))
+        )
+        by_id = {f["id"]: f for f in found}
+        return [conflict_view(row, by_id) for row in rows if row["first"] in by_id and row["second"] in by_id]
+
+    def resolve_conflict(self, conflict: int, value: Any, by: str = "person") -> None:
+        """Settle a conflict by hand. Raises SessionError for an unknown conflict."""
+        text = serial.encode({"value": value, "by": by}).decode()
+
+        def work(turn: Turn) -> None:
+            if not findings.resolve(turn.tx, self.id, conflict, "person", text):
+                raise SessionError(f"session {self.id} has no conflict {conflict}")
+            turn.event(
+                "conflict.resolved", component="conflicts", data={"conflict": conflict, "value": value, "by": by}
+            )
+
+        self._engine.in_turn(self.id, work)
+
+    def to_dict(self, details: bool = True) -> dict[str, Any]:
+        """The session as one JSON-able object; with `details` also its steps, conflicts and checkpoints."""
+
+        def read(tx: Transaction) -> dict[str, Any]:
+            row = sessions.get(tx, self.id)
+            if row is None:
+                raise SessionNotFound(f"no session {self.id!r}")
+            rows = graph.overview(tx, self.id)
+            view = session_view(row, rows, sessions.tags(tx, self.id), sessions.documents(tx, self.id))
+            view["result"] = self._result(tx) if row["status"] != "active" else None
+            return view
+
+        view = self._engine.database.read(read)
+        if details:
+            view["steps"] = self.steps()
+            view["conflicts"] = self.conflicts()
+            view["checkpoints"] = self.checkpoints()
+        return view
+
+    # -- following it ------------------------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> str:
+        """Wait (seconds; None: for ever) until it has ended or is paused; gives its status. Raises TimeoutError."""
+        if self._attend is not None:
+            self._attend()
+        return streams.wait(self._engine, self.id, timeout, self._waker)
+
+    def stream(self, from_offset: int = 0, follow: bool = True) -> Iterator[Event]:
+        """Its events after number `from_offset`, live, in order, without a gap; see `streams.stream`."""
+        if follow and self._attend is not None:
+            self._attend()
+        return streams.stream(self._engine, self.id, from_offset, follow, self._waker)
+
+    # -- what can be done to it --------------------------------------------------------------------------------------
+
+    def run(self, plan: Plan) -> Session:
+        """Give a session that was created without a plan its plan, and start it."""
+        control.add_plan(self._engine, self.id, plan)
+        return self
+
+    def pause(self) -> None:
+        """Start no new step; running ones finish; a checkpoint is written."""
+        control.pause(self._engine, self.id)
+
+    def resume(self) -> None:
+        """Go on with the first step that has not ended."""
+        control.resume(self._engine, self.id)
+
+    def cancel(self) -> None:
+        """Stop everything; what is done stays done."""
+        control.cancel(self._engine, self.id)
+
+    def retry(self) -> int:
+        """Run failed, dead and cancelled steps again, and those skipped because of them; gives how many."""
+        return control.retry(self._engine, self.id)
+
+    def complete(self, report: Any = None) -> None:
+        """End it with a final report and a final checkpoint."""
+        control.complete(self._engine, self.id, report)
+
+    def archive(self) -> None:
+        """Put an ended session away."""
+        control.archive(self._engine, self.id)
+
+    def checkpoint(self, label: str = "") -> str:
+        """Write a checkpoint now, to be kept; gives its id."""
+        return control.checkpoint(self._engine, self.id, label)
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """Its checkpoints, oldest first: id, number, kind, label, seq (last event that it covers), size (bytes),
+        marked, created_at.
+        """
+        rows = self._engine.database.read(lambda tx: checkpoints.listing(tx, self.id))
+        return [
+            {
+                "id": f"{self.id}:{row['number']}",
+                **row,
+                "marked": bool(row["marked"]),
+                "created_at": moment(row["created_at"]),
+            }
+            for row in rows
+        ]
+
+    def checkpoint_state(self, checkpoint_id: str | int) -> dict[str, Any]:
+        """What a checkpoint holds: {steps: {name: {status, attempts, error}}, agents: {agent: state}}."""
+        number = control.checkpoint_number(self.id, checkpoint_id)
+        return self._engine.database.read(lambda tx: checkpoints.state_at(tx, self.id, number)).shown()
+
+    def diff(self, a: str | int, b: str | int) -> list[dict[str, Any]]:
+        """What differs between two checkpoints: [{path, a, b}], paths in order."""
+        return differences(self.checkpoint_state(a), self.checkpoint_state(b))
+
+    def mark(self, checkpoint_id: str | int, marked: bool = True) -> None:
+        """Keep a checkpoint for good, or no longer."""
+        number = control.checkpoint_number(self.id, checkpoint_id)
+
+        def work(tx: Transaction) -> None:
+            if not checkpoints.mark(tx, self.id, number, marked):
+                checkpoints.state_at(tx, self.id, number)
+
+        self._engine.database.write(work)
+
+    def restore(self, checkpoint_id: str | int) -> str:
+        """Go back to a checkpoint, all or nothing; gives the id of the checkpoint that undoes it. Resume to go on."""
+        return control.restore(self._engine, self.id, checkpoint_id)
+
+    def change(
+        self,
+        *,
+        tags: Sequence[str] | None = None,
+        notes: str | None = None,
+        preferences: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **columns: Any,
+    ) -> None:
+        """Change what describes it: tags, notes, preferences, metadata, title, type, agent, priority, pinned.
+
+        Raises SessionError for anything else, and for a value that is not allowed.
+        """
+        change(self._engine, self.id, columns, tags, {"notes": notes, "preferences": preferences, "metadata": metadata})

@@ -1,0 +1,212 @@
+"""Starting and finding sessions. A session itself is handled by a `Session`."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..errors import SessionError, SessionNotFound
+from ..storage import listing, serial, sessions
+from . import control, streams
+from .engine import Engine
+from .plans import Plan
+from .session import Session
+from .states import SESSION_STATES
+from .views import Page
+
+#: The largest page that `list` gives.
+MOST_PER_PAGE = 1000
+_START_OF_ID = re.compile("[0-9a-f-]{4,36}")
+
+
+class Sessions:
+    """Starting and finding sessions."""
+
+    def __init__(
+        self, engine: Engine, waker: streams.Waker | None = None, attend: Callable[[], None] | None = None
+    ) -> None:
+        self._engine = engine
+        self._waker = waker
+        self._attend = attend
+
+    def _handle(self, session_id: str) -> Session:
+        return Session(self._engine, session_id, self._waker, self._attend)
+
+    def start(
+        self,
+        plan: Plan,
+        query: str = "",
+        *,
+        user: str = "",
+        key: str | None = None,
+        permissions: Iterable[str] | None = None,
+        preferences: Mapping[str, Any] | None = None,
+        tags: Sequence[str] = (),
+        title: str = "",
+        type: str = "research",
+        priority: int = 0,
+        notes: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        file_paths: Sequence[str | Path] = (),
+    ) -> Session:
+        """Start a session on a plan; its steps run as soon as a worker is free.
+
+        `key` is an idempotency key: the same key gives the same session. `permissions` are those that the user holds;
+        None grants all that the agents declare. Raises PlanError, SessionError; nothing is written then.
+        """
+        order = control.Order(
+            query=query,
+            user=user,
+            key=key,
+            permissions=None if permissions is None else sorted(permissions),
+            preferences=preferences or {},
+            tags=tuple(tags),
+            title=title,
+            type=type,
+            priority=priority,
+            notes=notes,
+            metadata=metadata or {},
+            file_paths=[str(p) for p in file_paths],
+        )
+        return self._handle(control.start(self._engine, plan, order))
+
+    def create(
+        self,
+        query: str = "",
+        user: str = "",
+        preferences: Mapping[str, Any] | None = None,
+        tags: Sequence[str] = (),
+        **more: Any,
+    ) -> Session:
+        """A session without a plan: active, phase `initializing`. `session.run(plan)` starts it. `more` as in
+        `start`.
+        """
+        order = control.Order(query=query, user=user, preferences=preferences or {}, tags=tuple(tags), **more)
+        return self._handle(control.start(self._engine, None, order))
+
+    def get(self, session_id: str) -> Session:
+        """The session with that id, or with the only id that starts so. Raises SessionNotFound."""
+        near: list[str] = []
+        if _START_OF_ID.fullmatch(session_id):
+            if self._engine.database.read(lambda tx: sessions.identity(tx, session_id)) is not None:
+                return self._handle(session_id)
+            near = self._engine.database.read(lambda tx: sessions.starting_with(tx, session_id))
+        if len(near) == 1:
+            return self._handle(near[0])
+        hint = f"; {len(near)} ids start so" if near else ""
+        raise SessionNotFound(f"no session {session_id!r}{hint}")
+
+    def list(
+        self,
+        status: str | Sequence[str] | None = None,
+        *,
+        user: str | None = None,
+        tag: str | None = None,
+        type: str | None = None,
+        pinned: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        order: str = "created",
+        ascending: bool = False,
+        cursor: str | None = None,
+        limit: int = 100,
+        words: str | None = None,
+    ) -> Page:
+        """A page of sessions, newest first, as a list with a `cursor` for the next page (None at the end).
+
+        `order` is created, updated or priority. Archived ones are left out unless `status` names them. Each item is a
+        `Session`.
+        """
+        wanted = _statuses(status)
+        if order not in listing.ORDERS:
+            raise SessionError(f"order {order!r} is not allowed; allowed: {', '.join(listing.ORDERS)}")
+        if not 1 <= limit <= MOST_PER_PAGE:
+            raise SessionError(f"limit {limit} is not allowed; allowed: 1 to {MOST_PER_PAGE}")
+        for name, value in (("user", user), ("tag", tag), ("type", type), ("words", words)):
+            if value is not None:
+                control.check_text(name, value, 10_000)
+        after = _position(cursor, order)
+        rows = self._engine.database.read(
+            lambda tx: listing.listing(
+                tx,
+                status=wanted,
+                user=user,
+                tag=tag,
+                type_=type,
+                pinned=pinned,
+                since=_seconds(since),
+                until=_seconds(until),
+                order=order,
+                ascending=ascending,
+                after=after,
+                limit=limit + 1,
+                words=words,
+            )
+        )
+        column = listing.ORDERS[order].name
+        more = _cursor(rows[limit - 1][column], rows[limit - 1]["id"]) if len(rows) > limit else None
+        return Page([self._handle(row["id"]) for row in rows[:limit]], more)
+
+    def search(self, words: str, **filters: Any) -> Page:
+        """Sessions whose query, title or notes hold all these words (the last one may be the start of a word)."""
+        return self.list(words=words, **filters)
+
+    def delete(self, session_id: str) -> None:
+        """Delete a session that is not active, with everything that belongs to it."""
+        control.delete(self._engine, session_id)
+
+    def active_count(self) -> int:
+        """How many sessions are active."""
+        return self._engine.database.read(sessions.active_count)
+
+    def cleanup_inactive(self, max_inactivity: float) -> Sequence[str]:
+        """Cancel active and paused sessions that have not changed for so many seconds; pinned ones stay. Gives their
+        ids.
+        """
+        cancelled = []
+        for session_id in self._engine.database.read(lambda tx: sessions.inactive(tx, max_inactivity)):
+            with contextlib.suppress(SessionError, SessionNotFound):  # it has ended, or was deleted, just now
+                control.cancel(self._engine, session_id)
+                cancelled.append(session_id)
+        return cancelled
+
+
+def _statuses(status: str | Sequence[str] | None) -> tuple[str, ...]:
+    wanted = (status,) if isinstance(status, str) else tuple(status or (s for s in SESSION_STATES if s != "archived"))
+    for one in wanted:
+        if one not in SESSION_STATES:
+            raise SessionError(f"status {one!r} is not allowed; allowed: {', '.join(SESSION_STATES)}")
+    return wanted
+
+
+def _seconds(when: datetime | None) -> float | None:
+    if when is None:
+        return None
+    if when.tzinfo is None:
+        raise SessionError(f"{when.isoformat()} has no time zone; pass an aware datetime such as datetime.now(UTC)")
+    return when.astimezone(UTC).timestamp()
+
+
+def _cursor(value: Any, session_id: str) -> str:
+    return base64.urlsafe_b64encode(serial.encode([value, session_id])).decode()
+
+
+def _position(cursor: str | None, order: str) -> tuple[Any, str] | None:
+    if cursor is None:
+        return None
+    try:
+        value, session_id = serial.decode(base64.urlsafe_b64decode(cursor))
+    except Exception:
+        value = session_id = None
+    kinds = {"created": str, "updated": float, "priority": int}
+    if not isinstance(session_id, str) or not isinstance(value, kinds[order]):
+        raise SessionError(f"{cursor!r} is not a cursor that `list` gave for the order {order!r}")
+    return value, session_id
+
+
+__all__ = ["Session", "Sessions"]

@@ -1,0 +1,89 @@
+"""A turn: one transaction on one session, with its row locked. Collects events and the checkpoint's changes, writes
+them at the end.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import SessionNotFound
+from ..storage import checkpoints, events, serial, sessions
+from ..storage.database import Transaction
+
+#: Told after the commit: (session id, number of its last event).
+Listener = Callable[[str, int], None]
+
+
+class Turn:
+    """One transaction on one locked session.
+
+    All writes to a session go through a turn, so its events are numbered without a gap, its counters are right and
+    its checkpoints follow each other, whatever else goes on in the database.
+    """
+
+    __slots__ = ("_listener", "_rows", "change", "first_seq", "hot", "kind", "label", "name", "tx")
+
+    def __init__(self, tx: Transaction, session_id: str, listener: Listener | None = None) -> None:
+        hot = sessions.lock(tx, session_id)
+        if hot is None:
+            raise SessionNotFound(f"no session {session_id!r}")
+        self.tx = tx
+        self.hot = hot
+        #: What has changed since the last checkpoint, as `storage.checkpoints` keeps it.
+        self.change = checkpoints.Change()
+        #: Kind and label of the checkpoint to be written; none: only if `change` says something.
+        self.kind: str | None = None
+        self.label = ""
+        #: A random name and the number of its first event: together they tell later whether the COMMIT went in.
+        self.name = secrets.randbits(63)
+        self.first_seq = hot.event_seq + 1
+        self._rows: list[dict[str, Any]] = []
+        self._listener = listener
+
+    @property
+    def held(self) -> bool:
+        """Whether steps that become ready have to wait, because the session is not active."""
+        return self.hot.status != "active"
+
+    def event(
+        self,
+        type_: str,
+        *,
+        step: str | None = None,
+        component: str = "engine",
+        data: Any = None,
+        parent: str | None = None,
+    ) -> int:
+        """Add an event; gives its number."""
+        hot = self.hot
+        hot.event_seq += 1
+        self._rows.append(
+            {
+                "session_id": hot.id,
+                "seq": hot.event_seq,
+                "type": type_,
+                "component": component,
+                "step": step,
+                "data": None if data is None else serial.encode(data, what=f"event {type_}").decode(),
+                "correlation_id": hot.correlation_id,
+                "parent": parent,
+                "turn": None if self._rows else self.name,
+            }
+        )
+        return hot.event_seq
+
+    def close(self) -> None:
+        """Write what was collected; nothing, if nothing happened. Call it last, inside the transaction."""
+        if not (self._rows or self.kind or self.change):
+            return
+        events.append(self.tx, self._rows)
+        if self.kind or self.change:
+            hot = self.hot
+            hot.checkpoint_seq += 1
+            checkpoints.append(self.tx, hot, self.kind or "step", self.label, self.change)
+        sessions.save(self.tx, self.hot)
+        if self._listener is not None and self._rows:
+            listener, session_id, seq = self._listener, self.hot.id, self.hot.event_seq
+            self.tx.after_commit.append(lambda: listener(session_id, seq))

@@ -1,0 +1,1 @@
+"""What remembers: tables, transactions, blobs, checkpoints. Knows rows and bytes, not rules."""

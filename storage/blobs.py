@@ -1,0 +1,246 @@
+"""Large values as files named by the SHA-256 of their content, compressed, checked on every read.
+
+A file appears whole or not at all: it is written under a temporary name in its folder, synced, renamed, and the
+folder synced. Equal content is one file, whoever writes it and however often.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import stat
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ..errors import BlobDamaged, BlobNotFound, StorageError, TooLarge
+from .faults import point
+from .serial import digest
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+#: Largest content of one blob, in bytes; also the most that reading one can take.
+MAX_BYTES: Final = 1 << 30
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_FOLDER: Final = re.compile(r"[0-9a-f]{2}")
+_TEMPORARY: Final = ".tmp-"
+# format mark, length of the content in bytes; a zstd frame follows
+_HEADER: Final = struct.Struct(">4sQ")
+_MARK: Final = b"CLB1"
+_LEVEL: Final = 3
+_WINDOW_LOG_MAX: Final = 23
+_SAFELY: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+# Not blocking, or a pipe in the place of a blob would hold its reader for ever.
+_READ_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _SAFELY
+_WRITE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFELY
+
+
+class BlobStore:
+    """Blobs under one folder, two levels deep; safe for any number of processes and threads at once."""
+
+    def __init__(self, root: Path, max_bytes: int = MAX_BYTES) -> None:
+        self._root = Path(root)
+        self._max_bytes = max_bytes
+        with _explained(f"blob folder {self._root}"):
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def put(self, data: bytes) -> str:
+        """Store the content durably and return its hash.
+
+        Equal content that is there and sound is left alone but counts as new for `age`; damaged, it is replaced.
+        Raises TooLarge, and StorageError when the disk refuses; then nothing of it can be seen.
+        """
+        if len(data) > self._max_bytes:
+            raise TooLarge(f"blob is {len(data):,} bytes; the limit is {self._max_bytes:,} bytes")
+        name = digest(data)
+        path = self._path(name)
+        with _explained(f"blob {name} cannot be written"):
+            self._make_folders(path.parent)
+            if self._holds(path, name):
+                os.utime(path)
+            else:
+                _write_whole(path, _HEADER.pack(_MARK, len(data)) + zstd.compress(data, _LEVEL))
+            _sync_folder(path.parent)
+        return name
+
+    def get(self, name: str) -> bytes:
+        """The content of that hash. Raises BlobNotFound, BlobDamaged, and StorageError when it cannot be read."""
+        path = self._path(name)
+        with _explained(f"blob {name} cannot be read"):
+            try:
+                return self._read(path, name)
+            except FileNotFoundError:
+                raise BlobNotFound(f"no blob {name}") from None
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a blob of that hash (its content is not checked)."""
+        path = self._path(name)
+        with _explained(f"blob {name} cannot be looked up"):
+            return path.is_file()
+
+    def delete(self, name: str) -> bool:
+        """Remove the blob; False when there was none."""
+        path = self._path(name)
+        with _explained(f"blob {name} cannot be deleted"):
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                return False
+            return True
+
+    def size(self, name: str) -> int:
+        """Length of the content in bytes, as the file's header has it. Raises as `get`."""
+        path = self._path(name)
+        with _explained(f"blob {name} cannot be read"):
+            try:
+                return self._content_size(_read_file(path, _HEADER.size), name)
+            except FileNotFoundError:
+                raise BlobNotFound(f"no blob {name}") from None
+
+    def age(self, name: str) -> float:
+        """Seconds since the content was last put. Who deletes unreferenced blobs leaves the young ones alone."""
+        path = self._path(name)
+        with _explained(f"blob {name} cannot be looked up"):
+            try:
+                return time.time() - path.stat().st_mtime
+            except FileNotFoundError:
+                raise BlobNotFound(f"no blob {name}") from None
+
+    def hashes(self) -> Iterator[str]:
+        """The hash of every blob, in no order; blobs that come or go meanwhile may be missed."""
+        for entry in self._files():
+            if _HASH.fullmatch(entry.name):
+                yield entry.name
+
+    def sweep_temporary(self, older_than_seconds: float) -> int:
+        """Remove what killed writers left behind that long ago; returns how many files that were."""
+        newest = time.time() - older_than_seconds
+        removed = 0
+        for entry in self._files():
+            if not entry.name.startswith(_TEMPORARY):
+                continue
+            with _explained(f"temporary file {entry.name} cannot be removed"), contextlib.suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_mtime <= newest:
+                    os.unlink(entry.path)
+                    removed += 1
+        return removed
+
+    def _path(self, name: str) -> Path:
+        if not isinstance(name, str) or not _HASH.fullmatch(name):
+            raise StorageError(f"{name!r:.80} is not the hash of a blob: 64 characters of 0-9 and a-f")
+        return self._root / name[:2] / name[2:4] / name
+
+    def _make_folders(self, leaf: Path) -> None:
+        for folder in (leaf.parent, leaf):
+            try:
+                folder.mkdir(mode=0o700)
+            except FileExistsError:
+                continue
+            _sync_folder(folder.parent)
+
+    def _holds(self, path: Path, name: str) -> bool:
+        try:
+            self._read(path, name)
+        except (BlobDamaged, FileNotFoundError):
+            return False
+        return True
+
+    def _read(self, path: Path, name: str) -> bytes:
+        stored = _read_file(path, _HEADER.size + self._max_bytes + self._max_bytes // 128 + 1024)
+        size = self._content_size(stored, name)
+        options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG_MAX}
+        reader = zstd.ZstdDecompressor(options=options)
+        try:
+            # One byte more than recorded is enough to know a lie; a bomb gets no further.
+            data = reader.decompress(memoryview(stored)[_HEADER.size :], max_length=size + 1)
+        except zstd.ZstdError as error:
+            raise BlobDamaged(f"blob {name} is damaged: {error}") from error
+        if len(data) != size or not reader.eof or reader.unused_data:
+            raise BlobDamaged(f"blob {name} is damaged: its content is not the {size:,} bytes recorded")
+        if digest(data) != name:
+            raise BlobDamaged(f"blob {name} is damaged: its content has another hash")
+        return data
+
+    def _content_size(self, stored: bytes, name: str) -> int:
+        if len(stored) < _HEADER.size or not stored.startswith(_MARK):
+            raise BlobDamaged(f"blob {name} is damaged: it does not begin as a blob does")
+        size: int = _HEADER.unpack_from(stored)[1]
+        if size > self._max_bytes:
+            raise BlobDamaged(f"blob {name} claims {size:,} bytes; the limit is {self._max_bytes:,} bytes")
+        return size
+
+    def _files(self) -> Iterator[os.DirEntry[str]]:
+        for first in _entries(self._root):
+            if _FOLDER.fullmatch(first.name):
+                for second in _entries(first.path):
+                    if _FOLDER.fullmatch(second.name):
+                        yield from _entries(second.path)
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    with _explained(f"blob folder {folder} cannot be listed"), os.scandir(folder) as entries:
+        return list(entries)
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        code = errno.errorcode.get(error.errno or 0, "unknown error")
+        raise StorageError(f"{what}: {error.strerror or error} ({code})") from error
+
+
+def _read_file(path: Path, most: int) -> bytes:
+    """Up to `most` bytes of a regular file; a link, pipe or device in its place is refused."""
+    try:
+        handle = os.open(path, _READ_FLAGS)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BlobDamaged(f"blob {path.name} is damaged: it is a link") from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise BlobDamaged(f"blob {path.name} is damaged: it is not a regular file")
+        with open(handle, "rb", closefd=False) as file:
+            return file.read(most)
+    finally:
+        os.close(handle)
+
+
+def _write_whole(path: Path, stored: bytes) -> None:
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}")
+    handle = os.open(temporary, _WRITE_FLAGS, 0o600)
+    try:
+        try:
+            rest = memoryview(stored)
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        point("before-blob-rename")
+        os.replace(temporary, path)
+        point("after-blob-rename")
+    except BaseException:
+        # Also when a time limit or Ctrl-C interrupts: the temporary file must not outlive the attempt.
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,255 @@
+"""Checkpoints: a full one now and then, and after it only what changed. Cost and size follow the change.
+
+A checkpoint's state is `State`: how the session stands, all steps with inputs and edges, and the agents' states;
+results are referred to, being immutable. A change (`Change`) is a small msgpack document; the state at a checkpoint is
+its base with the changes up to it applied. Each row carries a digest over its place and its body, so that a damaged,
+swapped or missing row is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from sqlalchemy import and_, bindparam, delete, func, insert, select, update
+
+from ..errors import CheckpointDamaged, CheckpointNotFound
+from . import agent_states, bulk, deltas, serial
+from .database import Query, Transaction, now
+from .sessions import Hot
+from .tables import checkpoints
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
+_c = checkpoints.c
+
+#: Positions in a step's kept row (`bulk.KEPT`) of what a step's end changes.
+_ENDS = ("status", "result_epoch", "attempts", "failures", "error", "doomed")
+_PLACES = tuple(bulk.KEPT.index(name) for name in _ENDS)
+
+
+@dataclass(slots=True)
+class Change:
+    """What one turn changed.
+
+    `ended` is {step number: values of `_ENDS`}, `added` new rows, inputs and edges, `opened` numbers of groups whose
+    members were added, `agents` deltas or whole texts.
+    """
+
+    ended: dict[int, list[Any]] = field(default_factory=dict)
+    added: list[list[list[Any]]] = field(default_factory=lambda: [[], [], []])
+    opened: list[int] = field(default_factory=list)
+    agents: dict[str, bytes | str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.ended or self.opened or self.agents or any(self.added))
+
+
+@dataclass(slots=True)
+class State:
+    """A session's whole restorable state.
+
+    `session` is [status, phase, error]; rows are as `bulk.rows` gives them, agents' states are JSON text by agent.
+    """
+
+    session: list[Any]
+    steps: dict[int, list[Any]]
+    inputs: dict[int, str]
+    edges: list[list[int]]
+    agents: dict[str, str]
+
+    def apply(self, change: list[Any]) -> None:
+        """Bring the state one checkpoint further."""
+        self.session, ended, added, opened, agents = change
+        for row in added[0]:
+            self.steps[row[0]] = row
+        self.inputs.update(dict(added[1]))
+        self.edges.extend(added[2])
+        for number in opened:
+            self.steps[number][bulk.KEPT.index("status")] = "waiting"
+        for number, values in ended.items():
+            for place, value in zip(_PLACES, values, strict=True):
+                self.steps[number][place] = value
+        for agent, body in agents.items():
+            known = self.agents.get(agent, "").encode()
+            self.agents[agent] = body if isinstance(body, str) else deltas.apply(known, body).decode()
+
+    def shown(self) -> dict[str, Any]:
+        """The state for people: steps by name, agents' states as JSON values."""
+        keys = ("agent", "status", "attempts", "failures", "error", "result_epoch")
+        rows = [dict(zip(bulk.KEPT, row, strict=True)) for row in self.steps.values()]
+        return {
+            "session": dict(zip(("status", "phase", "error"), self.session, strict=True)),
+            "steps": {row["name"]: {key: row[key] for key in keys} for row in rows},
+            "agents": {agent: serial.decode(text) for agent, text in self.agents.items()},
+        }
+
+    def packed(self) -> bytes:
+        """The state as the body of a full checkpoint."""
+        return deltas.snapshot(_pack([self.session, list(self.steps.values()), self.inputs, self.edges, self.agents]))
+
+    @classmethod
+    def unpacked(cls, body: bytes) -> State:
+        """The inverse of `packed`; raises CheckpointDamaged."""
+        session, rows, inputs, links, agents = _unpack(deltas.restore(body))
+        return cls(session, {row[0]: row for row in rows}, inputs, links, agents)
+
+
+def read_state(tx: Transaction, hot: Hot) -> State:
+    """The state of a locked session as its tables have it now."""
+    rows, inputs, links = bulk.rows(tx, hot.id)
+    agents = agent_states.all_of(tx, hot.id)
+    return State(_standing(hot), {row[0]: row for row in rows}, dict(inputs), links, agents)
+
+
+def _standing(hot: Hot) -> list[Any]:
+    return [hot.status, hot.phase, hot.error]
+
+
+def _digest(session_id: str, number: int, base: int, body: bytes) -> bytes:
+    return hashlib.blake2b(b"%b|%d|%d|%b" % (session_id.encode(), number, base, body), digest_size=16).digest()
+
+
+_INSERT = Query(
+    insert(checkpoints).values(
+        {c: bindparam(c) for c in ("session_id", "number", "kind", "label", "seq", "base", "body", "digest")}
+        | {"created_at": now()}
+    )
+)
+
+
+def _listed(hot: Hot, change: Change) -> list[Any]:
+    return [_standing(hot), change.ended, change.added, change.opened, change.agents]
+
+
+def append(tx: Transaction, hot: Hot, kind: str, label: str, change: Change) -> None:
+    """Write checkpoint `hot.checkpoint_seq` of a locked session: the change, or the whole state where there is no
+    base.
+    """
+    number = hot.checkpoint_seq
+    if hot.checkpoint_base:
+        body = _pack(_listed(hot, change))
+        _insert(tx, hot, number, kind, label, hot.checkpoint_base, body)
+    else:
+        hot.checkpoint_base = number
+        if number == 1 and len(change.added[0]) == hot.total_steps:  # all that there is was added just now
+            state = State([], {}, {}, [], {})
+            state.apply(_listed(hot, change))
+        else:
+            state = read_state(tx, hot)
+        write_full(tx, hot, number, kind, label, state)
+
+
+def write_full(tx: Transaction, hot: Hot, number: int, kind: str, label: str, state: State) -> None:
+    """Write a checkpoint that holds the whole state and stands on its own."""
+    _insert(tx, hot, number, kind, label, number, state.packed())
+
+
+def _insert(tx: Transaction, hot: Hot, number: int, kind: str, label: str, base: int, body: bytes) -> None:
+    digest = _digest(hot.id, number, base, body)
+    tx.run(
+        _INSERT,
+        session_id=hot.id,
+        number=number,
+        kind=kind,
+        label=label,
+        seq=hot.event_seq,
+        base=base,
+        body=body,
+        digest=digest,
+    )
+
+
+_LISTED = ("number", "kind", "label", "seq", "base", "marked", "created_at")
+_LIST = Query(
+    select(*(_c[name] for name in _LISTED), func.length(_c.body))
+    .where(_c.session_id == bindparam("session"))
+    .order_by(_c.number)
+)
+_BASE = Query(select(_c.base).where(_c.session_id == bindparam("session"), _c.number == bindparam("wanted")))
+_CHAIN = Query(
+    select(_c.number, _c.base, _c.body, _c.digest)
+    .where(_c.session_id == bindparam("session"), _c.number.between(bindparam("first"), bindparam("last")))
+    .order_by(_c.number)
+)
+
+
+def listing(tx: Transaction, session_id: str) -> list[dict[str, Any]]:
+    """A session's checkpoints, oldest first, with `size` in bytes."""
+    return [dict(zip((*_LISTED, "size"), row, strict=True)) for row in tx.rows(_LIST, session=session_id)]
+
+
+def state_at(tx: Transaction, session_id: str, number: int) -> State:
+    """The state at a checkpoint. Raises CheckpointNotFound, or CheckpointDamaged naming what does not match."""
+    base = tx.value(_BASE, session=session_id, wanted=number)
+    if base is None:
+        known = ", ".join(str(c["number"]) for c in listing(tx, session_id)) or "none"
+        raise CheckpointNotFound(f"session {session_id} has no checkpoint {number}; it has: {known}")
+    chain = tx.rows(_CHAIN, session=session_id, first=base, last=number)
+    if [row[0] for row in chain] != list(range(base, number + 1)):
+        raise CheckpointDamaged(
+            f"checkpoint {number} of session {session_id}: a checkpoint between {base} and {number} is missing"
+        )
+    for own, own_base, body, digest in chain:
+        if own_base != base or _digest(session_id, own, own_base, bytes(body)) != bytes(digest):
+            raise CheckpointDamaged(f"checkpoint {own} of session {session_id} does not match its checksum")
+    state = State.unpacked(bytes(chain[0][2]))
+    for _, _, body, _ in chain[1:]:
+        state.apply(_unpack(bytes(body)))
+    return state
+
+
+_MARK = Query(
+    update(checkpoints)
+    .where(_c.session_id == bindparam("session"), _c.number == bindparam("wanted"))
+    .values(marked=bindparam("on"))
+)
+_KEPT = Query(
+    select(_c.number, _c.kind, _c.base, _c.marked).where(_c.session_id == bindparam("session")).order_by(_c.number)
+)
+_DROP = Query(delete(checkpoints).where(_c.session_id == bindparam("session"), _c.number == bindparam("wanted")))
+_REBASE = Query(
+    update(checkpoints)
+    .where(and_(_c.session_id == bindparam("session"), _c.number == bindparam("wanted")))
+    .values(base=bindparam("own"), body=bindparam("full"), digest=bindparam("sum"))
+)
+
+
+def mark(tx: Transaction, session_id: str, number: int, marked: bool) -> bool:
+    """Mark a checkpoint to be kept for good (or no longer); False if there is none of that number."""
+    return tx.run(_MARK, session=session_id, wanted=number, on=int(marked)) == 1
+
+
+def prune(tx: Transaction, hot: Hot, keep: int) -> int:
+    """Keep a locked session's last `keep` checkpoints, and those that are final, manual or marked; gives how many went.
+
+    A kept checkpoint whose predecessor goes is made a full one first: no chain ever leads through a missing row.
+    """
+    rows = tx.rows(_KEPT, session=hot.id)
+    last = {row[0] for row in rows[-keep:]}
+    stays = [number in last or marked or kind in ("final", "manual") for number, kind, _, marked in rows]
+    if all(stays):
+        return 0
+    try:
+        full = {
+            row[0]: state_at(tx, hot.id, row[0]).packed()
+            for before, row, stay in zip([True, *stays], rows, stays, strict=False)
+            if stay and not before
+        }
+    except CheckpointDamaged:
+        return 0  # what is left of a damaged chain stays as it is: no step may fail because of it
+    tx.many(_DROP, [{"session": hot.id, "wanted": row[0]} for row, stay in zip(rows, stays, strict=True) if not stay])
+    base = 0
+    for number, _, old_base, _ in (row for row, stay in zip(rows, stays, strict=True) if stay):
+        base = number if number in full or old_base == number else base
+        if number in full or base != old_base:
+            _rebase(tx, hot.id, number, base, full.get(number))
+    hot.checkpoint_base = base
+    return stays.count(False)
+
+
+def _rebase(tx: Transaction, session_id: str, number: int, base: int, full: bytes | None) -> None:
+    body = full if full is not None else bytes(tx.rows(_CHAIN, session=session_id, first=number, last=number)[0][2])
+    tx.run(_REBASE, session=session_id, wanted=number, own=base, full=body, sum=_digest(session_id, number, base, body))

@@ -1,0 +1,305 @@
+"""The database: one engine per process, whole-transaction retries, and an answer for commits whose outcome is unknown.
+
+Statements are SQLAlchemy Core constructs, compiled once to text (`Query`) and run on the driver's cursor: the Core
+execution layer costs about as much again as the whole transaction (feasibility: 12).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import ClauseElement, Engine, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import Float
+
+from ..errors import StorageError
+from .connections import Changes, Connections
+from .faults import point
+
+logger = logging.getLogger("celeriac.database")
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+#: How long a transaction is tried again after busy, deadlock or a lost connection, in seconds.
+RETRY_SECONDS = 30.0
+#: SQLSTATE classes worth another try: connection (08), rollback (40: serialization, deadlock), shutdown (57P).
+_RETRY_STATES = ("08", "40", "57P", "53300")
+#: When two transactions wrote the same key at once, the work is tried so many times: it may look first, then insert.
+_CLASHES = 3
+
+
+class now(FunctionElement[float]):
+    """The database's clock as seconds since 1970 (UTC, float). Leases are compared by this clock only."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(_element: Any, _compiler: Any, **_: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(_element: Any, _compiler: Any, **_: Any) -> str:
+    return "(extract(epoch from clock_timestamp())::float8)"
+
+
+class Query:
+    """A Core construct that is compiled once per dialect and then run as text."""
+
+    __slots__ = ("_compiled", "construct")
+
+    def __init__(self, construct: ClauseElement) -> None:
+        self.construct = construct
+        self._compiled: dict[str, tuple[str, dict[str, Any]]] = {}
+
+    def text(self, dialect: Dialect) -> tuple[str, dict[str, Any]]:
+        """SQL text with named parameters for that dialect, and the values that the construct itself carries."""
+        known = self._compiled.get(dialect.name)
+        if known is None:
+            compiled = self.construct.compile(dialect=dialect)
+            binds = getattr(compiled, "binds", {})
+            carried = {k: v for k, v in (compiled.params or {}).items() if k in binds and not binds[k].required}
+            known = self._compiled[dialect.name] = (str(compiled), carried)
+        return known
+
+
+class Transaction:
+    """One open transaction: runs statements on the driver's cursor. Rows are plain tuples."""
+
+    __slots__ = ("_cursor", "_dialect", "after_commit", "dialect_name")
+
+    def __init__(self, cursor: Any, dialect: Dialect) -> None:
+        self._cursor = cursor
+        self._dialect = dialect
+        self.dialect_name = dialect.name
+        #: Called in order once the transaction is known to be committed.
+        self.after_commit: list[Callable[[], None]] = []
+
+    def _execute(self, query: Query | ClauseElement, values: Mapping[str, Any]) -> Any:
+        if not isinstance(query, Query):
+            query = Query(query)
+        text, carried = query.text(self._dialect)
+        self._cursor.execute(text, {**carried, **values} if carried else values)
+        return self._cursor
+
+    def run(self, query: Query | ClauseElement, /, **values: Any) -> int:
+        """Run a statement; gives the number of rows that it touched."""
+        return int(self._execute(query, values).rowcount)
+
+    def rows(self, query: Query | ClauseElement, /, **values: Any) -> list[Row]:
+        """Run a query (or a statement with RETURNING); gives all its rows."""
+        return list(self._execute(query, values).fetchall())
+
+    def row(self, query: Query | ClauseElement, /, **values: Any) -> Row | None:
+        """The first row, or None."""
+        found = self._execute(query, values).fetchall()
+        return found[0] if found else None
+
+    def value(self, query: Query | ClauseElement, /, **values: Any) -> Any:
+        """The first column of the first row, or None."""
+        found = self.row(query, **values)
+        return found[0] if found else None
+
+    def many(self, query: Query, values: Sequence[Mapping[str, Any]]) -> None:
+        """Run one statement for each set of values."""
+        if len(values) < 2:  # psycopg's executemany opens a pipeline, which for one row only costs
+            for one in values:
+                self._execute(query, one)
+            return
+        text, carried = query.text(self._dialect)
+        if carried:
+            values = [{**carried, **v} for v in values]
+        self._cursor.executemany(text, values)
+
+    def now(self) -> float:
+        """The database's clock."""
+        return float(self.value(_NOW))
+
+
+_NOW = Query(select(now()))
+
+
+class _UnknownCommit(Exception):
+    """COMMIT raised: the transaction may or may not be in."""
+
+
+class Database:
+    """Access to one database URL, safe across threads and forks.
+
+    `write(fn)` runs `fn(tx)` in a transaction that may write, and runs it again from the start after a retryable
+    fault. When COMMIT itself fails the outcome is unknown, so `fn` must bear to be run again after it went in, or look
+    first (as `Engine.in_turn` does); or `settled(tx)`, which is asked before each further try, gives the result.
+    What the driver raises reaches the caller as StorageError.
+    """
+
+    def __init__(self, url: str, pool_size: int = 8) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._connections = Connections(self.url, pool_size)
+        self._commit: Callable[[Any], None] = _commit
+        self._dialect = self._connections.engine.dialect
+        if self.is_sqlite:
+            self.path = Path(self.url.database or "").absolute()
+
+    @property
+    def engine(self) -> Engine:
+        """SQLAlchemy's engine of this process, for what is not hot: the schema and its migrations."""
+        return self._connections.engine
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._dialect
+
+    def dispose(self) -> None:
+        """Close this process's idle connections; the next use opens new ones."""
+        self._connections.close_idle()
+
+    def changes(self) -> Changes:
+        """A watch that tells whether any process has committed since it was last asked."""
+        return Changes(self._connections)
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    def write(self, work: Callable[[Transaction], T], settled: Callable[[Transaction], T | None] | None = None) -> T:
+        """Run `work` in one transaction; see the class for what happens when something breaks."""
+
+        def ask_first(tx: Transaction) -> T:
+            found = settled(tx) if settled is not None else None
+            return found if found is not None else work(tx)
+
+        tries = _Tries()
+        while True:
+            try:
+                result, after = self._attempt(ask_first if tries.count else work, write=True)
+                break
+            except Exception as fault:
+                tries.failed(fault)
+        for call in after:
+            try:
+                call()
+            except Exception:  # the transaction is in: what only watches it must not make it look as if it were not
+                logger.exception("a listener failed")
+        return result
+
+    def read(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in a transaction that only reads: it sees one snapshot on SQLite, committed rows on PostgreSQL."""
+        tries = _Tries()
+        while True:
+            try:
+                return self._attempt(work, write=False)[0]
+            except Exception as fault:
+                tries.failed(fault)
+
+    def _attempt(self, work: Callable[[Transaction], T], write: bool) -> tuple[T, list[Callable[[], None]]]:
+        with self._connections.busy:
+            gate = self._connections.gate
+            if write and gate is not None:
+                with gate.held():
+                    return self._transact(work, "BEGIN IMMEDIATE", write)
+            return self._transact(work, "BEGIN", write)
+
+    def _transact(
+        self, work: Callable[[Transaction], T], begin: str, write: bool
+    ) -> tuple[T, list[Callable[[], None]]]:
+        connection = self._connections.take()
+        cursor = None
+        clean = False
+        try:
+            cursor = connection.cursor()
+            cursor.execute(begin)
+            transaction = Transaction(cursor, self._dialect)
+            result = work(transaction)
+            if write:
+                point("before-commit")
+            try:
+                self._commit(cursor)
+            except Exception as fault:
+                raise _UnknownCommit from fault
+            clean = True
+            return result, transaction.after_commit
+        finally:
+            # Also SystemExit, KeyboardInterrupt and a time limit can land anywhere in here (reliability: 2.3).
+            if clean or (cursor is not None and _rolled_back(cursor)):
+                self._connections.give(connection)
+            else:
+                self._connections.discard(connection)
+
+
+class _Tries:
+    """How often a transaction has failed, and whether it is worth another try."""
+
+    def __init__(self) -> None:
+        self._deadline = time.monotonic() + RETRY_SECONDS
+        self.count = 0
+        self._clashes = 0
+
+    def failed(self, fault: Exception) -> None:
+        """Wait a little before the next try; or raise what ends them."""
+        cause = fault.__cause__ or fault if isinstance(fault, _UnknownCommit) else fault
+        original: BaseException = getattr(cause, "orig", None) or cause
+        in_doubt = isinstance(fault, _UnknownCommit)
+        if not (in_doubt or _is_of_driver(original)):
+            raise fault
+        self.count += 1
+        clash = _is_clash(original)
+        self._clashes += clash
+        if clash and self._clashes >= _CLASHES or not (clash or in_doubt or _is_passing(original)):
+            raise StorageError(f"the database refused: {type(original).__name__}: {original}") from original
+        if time.monotonic() > self._deadline:
+            raise StorageError(
+                f"the database did not take the transaction in {RETRY_SECONDS:g} s: {original}"
+            ) from original
+        time.sleep(random.uniform(0.2, 1.0) * min(0.002 * 2**self.count, 1.0))
+
+
+def _is_of_driver(fault: BaseException) -> bool:
+    return type(fault).__module__.startswith(("sqlite3", "pysqlite3", "psycopg", "sqlalchemy"))
+
+
+def _is_clash(fault: BaseException) -> bool:
+    if getattr(fault, "sqlstate", None) == "23505":
+        return True
+    return type(fault).__name__ == "IntegrityError" and "UNIQUE constraint" in str(fault)
+
+
+def _is_passing(fault: BaseException) -> bool:
+    """Whether the fault is one that goes away: busy, deadlock, a lost or refused connection, a server that restarts."""
+    name = type(fault).__name__
+    if type(fault).__module__.startswith(("sqlite3", "pysqlite3")):
+        return name == "OperationalError" and any(word in str(fault) for word in ("locked", "busy"))
+    state = getattr(fault, "sqlstate", None)
+    if state is not None:
+        return str(state).startswith(_RETRY_STATES)
+    return name in ("OperationalError", "InterfaceError", "ConnectionTimeout")
+
+
+def _commit(cursor: Any) -> None:
+    cursor.execute("COMMIT")
+
+
+def _rolled_back(cursor: Any) -> bool:
+    """Leave the connection without a transaction; False if even that fails."""
+    try:
+        cursor.execute("ROLLBACK")
+    except Exception as fault:
+        return "no transaction is active" in str(fault)
+    return True
+
+
+__all__ = ["Changes", "Database", "Query", "Row", "Transaction", "now"]

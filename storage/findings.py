@@ -1,0 +1,143 @@
+"""Rows of findings and of the conflicts between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import and_, bindparam, func, insert, select, update
+
+from . import serial
+from .database import Query, Transaction, now
+from .tables import conflicts, findings, steps
+
+_f = findings.c
+_c = conflicts.c
+_NEXT = {
+    t: Query(select(func.coalesce(func.max(t.c.id), 0)).where(t.c.session_id == bindparam("session")))
+    for t in (findings, conflicts)
+}
+_ADD = Query(
+    insert(findings).values(
+        {
+            c: bindparam(c)
+            for c in (
+                "session_id",
+                "id",
+                "number",
+                "epoch",
+                "agent",
+                "entity",
+                "attribute",
+                "subject",
+                "value",
+                "confidence",
+                "evidence",
+            )
+        }
+        | {"created_at": now()}
+    )
+)
+_FIELDS = (_f.id, _f.number, _f.agent, _f.entity, _f.attribute, _f.value, _f.confidence, _f.evidence, _f.created_at)
+# Only what a step said in the run that counts: a restored or retried step's old findings stay in the table, unseen.
+_COUNTS = and_(steps.c.session_id == _f.session_id, steps.c.number == _f.number, steps.c.result_epoch == _f.epoch)
+_ABOUT = Query(
+    select(*_FIELDS)
+    .select_from(findings.join(steps, _COUNTS))
+    .where(_f.session_id == bindparam("session"), _f.subject == bindparam("about"))
+)
+_ALL = Query(
+    select(*_FIELDS)
+    .select_from(findings.join(steps, _COUNTS))
+    .where(_f.session_id == bindparam("session"))
+    .order_by(_f.id)
+)
+_ADD_CONFLICT = Query(
+    insert(conflicts).values(
+        {
+            c: bindparam(c)
+            for c in (
+                "session_id",
+                "id",
+                "type",
+                "subject",
+                "first",
+                "second",
+                "severity",
+                "strategy",
+                "resolved",
+                "resolution",
+            )
+        }
+        | {"created_at": now()}
+    )
+)
+_CONFLICTS = Query(
+    select(_c.id, _c.type, _c.first, _c.second, _c.severity, _c.strategy, _c.resolved, _c.resolution, _c.created_at)
+    .where(_c.session_id == bindparam("session"))
+    .order_by(_c.id)
+)
+_RESOLVE = Query(
+    update(conflicts)
+    .where(_c.session_id == bindparam("session"), _c.id == bindparam("wanted"))
+    .values(resolved=1, strategy=bindparam("by"), resolution=bindparam("text"))
+)
+
+
+def _finding(row: Any) -> dict[str, Any]:
+    id_, number, agent, entity, attribute, value, confidence, evidence, at = row
+    return {
+        "id": id_,
+        "step": number,
+        "agent": agent,
+        "entity": entity,
+        "attribute": attribute,
+        "value": serial.decode(value),
+        "confidence": confidence,
+        "evidence": serial.decode(evidence),
+        "created_at": at,
+    }
+
+
+def last_id(tx: Transaction, session_id: str) -> int:
+    """The highest id of a session's findings, 0 if there are none."""
+    return int(tx.value(_NEXT[findings], session=session_id))
+
+
+def last_conflict_id(tx: Transaction, session_id: str) -> int:
+    """The highest id of a session's conflicts, 0 if there are none."""
+    return int(tx.value(_NEXT[conflicts], session=session_id))
+
+
+def add(tx: Transaction, rows: list[dict[str, Any]]) -> None:
+    """Insert findings; `value` and `evidence` are JSON text."""
+    tx.many(_ADD, rows)
+
+
+def about(tx: Transaction, session_id: str, subject: str) -> list[dict[str, Any]]:
+    """Findings on one subject (entity and attribute, folded)."""
+    return [_finding(row) for row in tx.rows(_ABOUT, session=session_id, about=subject)]
+
+
+def all_of(tx: Transaction, session_id: str) -> list[dict[str, Any]]:
+    """All findings of a session in the order in which they came."""
+    return [_finding(row) for row in tx.rows(_ALL, session=session_id)]
+
+
+def add_conflicts(tx: Transaction, rows: list[dict[str, Any]]) -> None:
+    """Insert conflicts between findings."""
+    tx.many(_ADD_CONFLICT, rows)
+
+
+def conflicts_of(tx: Transaction, session_id: str) -> list[dict[str, Any]]:
+    """All conflicts of a session, with the ids of the two findings."""
+    keys = ("id", "type", "first", "second", "severity", "strategy", "resolved", "resolution", "created_at")
+    found = [dict(zip(keys, row, strict=True)) for row in tx.rows(_CONFLICTS, session=session_id)]
+    for conflict in found:
+        conflict["resolved"] = bool(conflict["resolved"])
+        conflict["resolution"] = serial.decode(conflict["resolution"]) if conflict["resolution"] else None
+    return found
+
+
+def resolve(tx: Transaction, session_id: str, conflict: int, strategy: str, resolution: str) -> bool:
+    """Mark a conflict as resolved with a resolution (JSON text); False if there is none with that id."""
+    return tx.run(_RESOLVE, session=session_id, wanted=conflict, by=strategy, text=resolution) == 1

@@ -1,0 +1,96 @@
+"""Finding sessions: listing by what describes them, and full-text search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import and_, or_, select, text
+
+from .database import Query, Transaction
+from .sessions import COLUMNS
+from .tables import session_tags, sessions
+
+_s = sessions.c
+
+#: What `listing` can order by.
+ORDERS = {"created": _s.id, "updated": _s.updated_at, "priority": _s.priority}
+
+
+def listing(
+    tx: Transaction,
+    *,
+    status: Sequence[str] = (),
+    user: str | None = None,
+    tag: str | None = None,
+    type_: str | None = None,
+    pinned: bool | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    order: str = "created",
+    ascending: bool = False,
+    after: tuple[Any, str] | None = None,
+    limit: int = 100,
+    words: str | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of sessions that match all that is given. `after` is (order value, id) of the row before the page."""
+    column = ORDERS[order]
+    query = select(*sessions.columns)
+    wanted: list[Any] = []
+    if status:
+        wanted.append(or_(*(_s.status == one for one in status)))  # IN would need parameters made anew for each run
+    for one, value in ((_s.user, user), (_s.type, type_)):
+        if value is not None:
+            wanted.append(one == value)
+    if pinned is not None:
+        wanted.append(_s.pinned == int(pinned))
+    if since is not None:
+        wanted.append(_s.created_at >= since)
+    if until is not None:
+        wanted.append(_s.created_at < until)
+    if tag is not None:
+        wanted.append(_s.id.in_(select(session_tags.c.session_id).where(session_tags.c.tag == tag)))
+    if words is not None:
+        wanted.append(_s.id.in_(_matching(tx, words)))
+    if after is not None:
+        beyond = column > after[0] if ascending else column < after[0]
+        tie = _s.id > after[1] if ascending else _s.id < after[1]
+        wanted.append(or_(beyond, and_(column == after[0], tie)))
+    orders = [c.asc() if ascending else c.desc() for c in (column, _s.id)]
+    query = query.where(*wanted).order_by(*orders).limit(limit)
+    return [dict(zip(COLUMNS, row, strict=True)) for row in tx.rows(query)]
+
+
+_MATCHING = {
+    "sqlite": "SELECT session_id FROM session_search WHERE session_search MATCH :words",
+    "postgresql": "SELECT session_id FROM session_search"
+    " WHERE to_tsvector('simple', body) @@ to_tsquery('simple', :words)",
+}
+
+
+def _matching(tx: Transaction, words: str) -> Any:
+    terms = words.replace("\0", " ").split()
+    wanted = _fts_terms(terms) if tx.dialect_name == "sqlite" else _ts_terms(terms)
+    return text(_MATCHING[tx.dialect_name]).bindparams(words=wanted)
+
+
+def _fts_terms(terms: list[str]) -> str:
+    """Every word quoted, the last as a prefix: no input can be a syntax error."""
+    quoted = ['"' + term.replace('"', '""') + '"' for term in terms]
+    return " ".join(quoted) + ("*" if quoted else '""')
+
+
+def _ts_terms(terms: list[str]) -> str:
+    quoted = ["'" + term.replace("\\", " ").replace("'", "''") + "'" for term in terms]
+    return " & ".join(quoted) + (":*" if quoted else "")
+
+
+_SEARCH_DROP = Query(text("DELETE FROM session_search WHERE session_id = :session"))
+_SEARCH_ADD = Query(text("INSERT INTO session_search (session_id, body) VALUES (:session, :body)"))
+
+
+def index(tx: Transaction, session_id: str, body: str, fresh: bool = False) -> None:
+    """Make a session findable by the words of `body`."""
+    if not fresh:
+        tx.run(_SEARCH_DROP, session=session_id)
+    tx.run(_SEARCH_ADD, session=session_id, body=body)

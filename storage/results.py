@@ -1,0 +1,188 @@
+"""Results of steps: recorded once, never changed. Small ones are JSON in the row, large ones a blob that the row
+names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import and_, bindparam, delete, insert, select, text
+
+from ..errors import TooLarge
+from . import serial
+from .blobs import BlobStore
+from .database import Query, Transaction
+from .tables import blobs, partial_results, results, steps
+
+_r = results.c
+_INSERT = Query(
+    insert(results).values(
+        {c: bindparam(c) for c in ("session_id", "number", "epoch", "body", "blob", "size", "confidence", "cost")}
+    )
+)
+# Held until the transaction ends, these locks let a blob's file be deleted only while no result that names it is on its
+# way.
+_KEEP_BLOB = Query(
+    select(blobs.c.hash).where(blobs.c.hash == bindparam("wanted")).with_for_update(read=True, key_share=True)
+)
+_LOCK_BLOB = Query(select(blobs.c.hash).where(blobs.c.hash == bindparam("wanted")).with_for_update())
+_ADD_BLOB = Query(
+    text("INSERT INTO blobs (hash, size, created_at) VALUES (:wanted, :bytes, :moment) ON CONFLICT (hash) DO NOTHING")
+)
+_GET = Query(
+    select(_r.body, _r.blob).where(
+        _r.session_id == bindparam("session"), _r.number == bindparam("step"), _r.epoch == bindparam("at")
+    )
+)
+_COUNTS = and_(steps.c.session_id == _r.session_id, steps.c.number == _r.number, steps.c.result_epoch == _r.epoch)
+_OF_SESSION = Query(
+    select(_r.number, _r.body, _r.blob)
+    .select_from(results.join(steps, _COUNTS))
+    .where(_r.session_id == bindparam("session"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A result ready to be written: its JSON, and the hash of the blob that already holds it if it is too large for
+    a row.
+    """
+
+    data: bytes
+    blob: str | None
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+
+def store(data: bytes, blobs_: BlobStore, inline: int) -> Stored:
+    """Put JSON bytes where they belong: up to `inline` bytes in the row, else a blob, written before the
+    transaction.
+    """
+    if len(data) <= inline:
+        return Stored(data, None)
+    return Stored(data, blobs_.put(data))
+
+
+def _refer_to(tx: Transaction, blobs_: BlobStore, blob: str, data: bytes) -> None:
+    """Hold on to a blob until the transaction ends; write it again if it was deleted since it was put."""
+    while tx.row(_KEEP_BLOB, wanted=blob) is None:
+        tx.run(_ADD_BLOB, wanted=blob, bytes=len(data), moment=tx.now())
+    if not blobs_.exists(blob):
+        blobs_.put(data)
+
+
+def record(
+    tx: Transaction,
+    blobs_: BlobStore,
+    session_id: str,
+    number: int,
+    epoch: int,
+    stored: Stored,
+    confidence: float | None,
+    cost: float | None,
+) -> None:
+    """Insert the one result of a claim; the primary key refuses a second."""
+    if stored.blob is not None:
+        _refer_to(tx, blobs_, stored.blob, stored.data)
+    tx.run(
+        _INSERT,
+        session_id=session_id,
+        number=number,
+        epoch=epoch,
+        body=stored.data.decode() if stored.blob is None else None,
+        blob=stored.blob,
+        size=stored.size,
+        confidence=confidence,
+        cost=cost,
+    )
+
+
+def load(tx: Transaction, blobs_: BlobStore | None, session_id: str, number: int, epoch: int | None) -> Any:
+    """A step's recorded output, or None where it has none. Raises TooLarge for a blob if there are no `blobs_` to
+    read it from.
+    """
+    row = tx.row(_GET, session=session_id, step=number, at=epoch) if epoch is not None else None
+    return _value(row[0], row[1], blobs_) if row else None
+
+
+def load_all(tx: Transaction, blobs_: BlobStore, session_id: str) -> dict[int, Any]:
+    """The outputs that count of all of a session's steps, by step number."""
+    return {number: _value(body, blob, blobs_) for number, body, blob in tx.rows(_OF_SESSION, session=session_id)}
+
+
+def _value(body: str | None, blob: str | None, blobs_: BlobStore | None) -> Any:
+    if blob is None:
+        return serial.decode(body or "null")
+    if blobs_ is None:
+        raise TooLarge(f"blob {blob} is not read inside a transaction that writes")
+    return serial.decode(blobs_.get(blob))
+
+
+_OF_GROUP = Query(
+    select(_r.number, _r.body, _r.blob)
+    .select_from(results.join(steps, _COUNTS))
+    .where(steps.c.session_id == bindparam("session"), steps.c.member_of == bindparam("group"))
+)
+
+
+def load_members(tx: Transaction, blobs_: BlobStore | None, session_id: str, group: int) -> dict[int, Any]:
+    """The outputs that count of a group's members, by step number."""
+    rows = tx.rows(_OF_GROUP, session=session_id, group=group)
+    return {number: _value(body, blob, blobs_) for number, body, blob in rows}
+
+
+_HAS = Query(
+    select(_r.size).where(
+        _r.session_id == bindparam("session"), _r.number == bindparam("step"), _r.epoch == bindparam("at")
+    )
+)
+_BLOBS_OF = Query(select(_r.blob).where(_r.session_id == bindparam("session"), _r.blob.is_not(None)))
+_REFERRED = Query(select(_r.session_id).where(_r.blob == bindparam("wanted")).limit(1))
+_FORGET_BLOB = Query(delete(blobs).where(blobs.c.hash == bindparam("wanted")))
+
+
+def exists(tx: Transaction, session_id: str, number: int, epoch: int) -> bool:
+    """Whether that result is in the database."""
+    return tx.row(_HAS, session=session_id, step=number, at=epoch) is not None
+
+
+def blobs_of(tx: Transaction, session_id: str) -> list[str]:
+    """Hashes of the blobs that a session's results refer to."""
+    return [row[0] for row in tx.rows(_BLOBS_OF, session=session_id)]
+
+
+def delete_unreferenced(tx: Transaction, blobs_: BlobStore, hashes: Iterable[str]) -> None:
+    """Delete those of the blobs that nothing refers to any more, rows and files.
+
+    The file goes while the row is locked. If the transaction then fails, the row stays without a file: whoever records
+    that content next finds the file missing and writes it again.
+    """
+    for one in sorted(set(hashes)):
+        if tx.row(_LOCK_BLOB, wanted=one) is not None and tx.row(_REFERRED, wanted=one) is None:
+            tx.run(_FORGET_BLOB, wanted=one)
+            blobs_.delete(one)
+
+
+_ADD_PARTIAL = Query(
+    insert(partial_results).values({c: bindparam(c) for c in ("session_id", "seq", "number", "agent", "body")})
+)
+_p = partial_results.c
+_PARTIALS = Query(
+    select(_p.seq, _p.number, _p.agent, _p.body)
+    .where(_p.session_id == bindparam("session"), _p.seq > bindparam("beyond"))
+    .order_by(_p.seq)
+)
+
+
+def add_partials(tx: Transaction, session_id: str, rows: list[dict[str, Any]]) -> None:
+    """Append partial results: rows with seq (the number of their event), number, agent and body (JSON text)."""
+    tx.many(_ADD_PARTIAL, [{"session_id": session_id, **row} for row in rows])
+
+
+def partials(tx: Transaction, session_id: str, beyond: int = 0) -> list[tuple[int, int, str, Any]]:
+    """(event number, step number, agent, value) of the partial results after event `beyond`, in order."""
+    return [(seq, n, a, serial.decode(b)) for seq, n, a, b in tx.rows(_PARTIALS, session=session_id, beyond=beyond)]

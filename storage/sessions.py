@@ -1,0 +1,263 @@
+"""Rows of sessions: the small hot row, its documents, tags, listing and full-text search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, insert, literal_column, select, text, update
+
+from .database import Query, Transaction, now
+from .tables import (
+    agent_states,
+    checkpoints,
+    conflicts,
+    edges,
+    events,
+    findings,
+    outbox,
+    partial_results,
+    results,
+    session_documents,
+    session_tags,
+    sessions,
+    step_inputs,
+    steps,
+)
+
+_s = sessions.c
+_this = _s.id == bindparam("session")
+
+
+@dataclass(slots=True)
+class Hot:
+    """The part of a session's row that changes with every step. Read under a lock, changed, written back by `save`."""
+
+    id: str
+    status: str
+    phase: str
+    correlation_id: str
+    error: str | None
+    total_steps: int
+    open_steps: int
+    failed_steps: int
+    event_seq: int
+    checkpoint_seq: int
+    checkpoint_base: int
+    epoch_floor: int
+    completed_at: float | None
+    priority: int
+    saved_status: str = field(init=False)  # what the row says
+
+    def __post_init__(self) -> None:
+        self.saved_status = self.status
+
+
+#: The columns that `Hot` is made of.
+HOT = tuple(f.name for f in fields(Hot) if f.init)
+_HOT = tuple(_s[c] for c in HOT)
+_LOCK = Query(select(*_HOT).where(_this).with_for_update())
+_CHANGING = tuple(c for c in HOT if c not in ("id", "status", "correlation_id", "priority"))
+
+
+def _save(*more: str) -> Query:
+    return Query(
+        update(sessions).where(_this).values({c: bindparam(c) for c in (*_CHANGING, *more)} | {"updated_at": now()})
+    )
+
+
+#: Setting an indexed column, even to what it is, costs SQLite a page of the index with every step.
+_SAVE = _save()
+_SAVE_MOVED = _save("status")
+_IDENTITY = Query(select(_s.id, _s.query, _s.user, _s.correlation_id).where(_this))
+
+
+def lock(tx: Transaction, session_id: str) -> Hot | None:
+    """Lock a session's row until the transaction ends (on SQLite the write transaction itself is the lock)."""
+    row = tx.row(_LOCK, session=session_id)
+    return Hot(*row) if row else None
+
+
+def save(tx: Transaction, hot: Hot) -> None:
+    """Write a locked session's hot row back."""
+    values = {c: getattr(hot, c) for c in _CHANGING}
+    if hot.status == hot.saved_status:
+        tx.run(_SAVE, session=hot.id, **values)
+    else:
+        tx.run(_SAVE_MOVED, session=hot.id, status=hot.status, **values)
+
+
+def identity(tx: Transaction, session_id: str) -> tuple[str, str, str, str] | None:
+    """(id, query, user, correlation id): what never changes."""
+    return tx.row(_IDENTITY, session=session_id)
+
+
+_STARTING = Query(select(_s.id).where(_s.id.like(bindparam("start"))).limit(3))
+
+
+def starting_with(tx: Transaction, start: str) -> list[str]:
+    """Up to three ids that start with that text, which holds only what ids are made of."""
+    return [row[0] for row in tx.rows(_STARTING, start=start + "%")]
+
+
+_STATUS = Query(select(_s.status, _s.event_seq).where(_this))
+
+
+def status(tx: Transaction, session_id: str) -> tuple[str, int] | None:
+    """(status, number of the last event) of a session."""
+    return tx.row(_STATUS, session=session_id)
+
+
+_CREATE_COLUMNS = (
+    "id",
+    "key",
+    "query",
+    "user",
+    "type",
+    "title",
+    "agent",
+    "priority",
+    "pinned",
+    "plan_name",
+    "fingerprint",
+    "correlation_id",
+)
+_INSERT = Query(
+    insert(sessions).values(
+        {c: bindparam(c) for c in _CREATE_COLUMNS}
+        | {"status": "active", "phase": "initializing", "created_at": now(), "updated_at": now()}
+    )
+)
+_PUT_DOCUMENT = {
+    "delete": Query(
+        delete(session_documents).where(
+            session_documents.c.session_id == bindparam("session"), session_documents.c.name == bindparam("called")
+        )
+    ),
+    "insert": Query(
+        insert(session_documents).values(
+            session_id=bindparam("session"), name=bindparam("called"), body=bindparam("text")
+        )
+    ),
+}
+_DOCUMENTS = Query(
+    select(session_documents.c.name, session_documents.c.body).where(
+        session_documents.c.session_id == bindparam("session")
+    )
+)
+_DOCUMENT = Query(
+    select(session_documents.c.body).where(
+        session_documents.c.session_id == bindparam("session"), session_documents.c.name == bindparam("called")
+    )
+)
+_ADD_TAG = Query(insert(session_tags).values(session_id=bindparam("session"), tag=bindparam("word")))
+_TAGS = Query(
+    select(session_tags.c.tag).where(session_tags.c.session_id == bindparam("session")).order_by(session_tags.c.tag)
+)
+_DROP_TAGS = Query(delete(session_tags).where(session_tags.c.session_id == bindparam("session")))
+_BY_KEY = Query(select(_s.id, _s.fingerprint).where(_s.key == bindparam("wanted")))
+
+
+def create(tx: Transaction, values: Mapping[str, Any], documents: Mapping[str, str], tags: Sequence[str]) -> None:
+    """Insert an active session with its documents (JSON text by name) and tags."""
+    tx.run(_INSERT, **values)
+    tx.many(_PUT_DOCUMENT["insert"], [{"session": values["id"], "called": n, "text": b} for n, b in documents.items()])
+    tx.many(_ADD_TAG, [{"session": values["id"], "word": t} for t in dict.fromkeys(tags)])
+
+
+def by_key(tx: Transaction, key: str) -> tuple[str, str] | None:
+    """(id, plan fingerprint) of the session with that idempotency key."""
+    return tx.row(_BY_KEY, wanted=key)
+
+
+def put_document(tx: Transaction, session_id: str, name: str, body: str) -> None:
+    """Write one of a session's documents, in place of the one of that name."""
+    tx.run(_PUT_DOCUMENT["delete"], session=session_id, called=name)
+    tx.run(_PUT_DOCUMENT["insert"], session=session_id, called=name, text=body)
+
+
+def document(tx: Transaction, session_id: str, name: str) -> str | None:
+    """One of a session's documents as JSON text."""
+    body: str | None = tx.value(_DOCUMENT, session=session_id, called=name)
+    return body
+
+
+def documents(tx: Transaction, session_id: str) -> dict[str, str]:
+    """All documents of a session: JSON text by name."""
+    return dict(tx.rows(_DOCUMENTS, session=session_id))
+
+
+def tags(tx: Transaction, session_id: str) -> list[str]:
+    """A session's tags in order."""
+    return [row[0] for row in tx.rows(_TAGS, session=session_id)]
+
+
+def set_tags(tx: Transaction, session_id: str, words: Sequence[str]) -> None:
+    """Put these tags in place of a session's tags."""
+    tx.run(_DROP_TAGS, session=session_id)
+    tx.many(_ADD_TAG, [{"session": session_id, "word": t} for t in dict.fromkeys(words)])
+
+
+_SET_PLAN = Query(update(sessions).where(_this).values(plan_name=bindparam("named"), fingerprint=bindparam("hash")))
+
+
+def set_plan(tx: Transaction, session_id: str, name: str, fingerprint: str) -> None:
+    """Note the plan of a session that was created without one."""
+    tx.run(_SET_PLAN, session=session_id, named=name, hash=fingerprint)
+
+
+_CHANGEABLE = ("title", "type", "agent", "priority", "pinned")
+
+
+def change(tx: Transaction, session_id: str, values: Mapping[str, Any]) -> None:
+    """Change describing columns (title, type, agent, priority, pinned) of a session."""
+    unknown = values.keys() - set(_CHANGEABLE)
+    if unknown:
+        raise ValueError(f"not changeable: {sorted(unknown)}")
+    tx.run(update(sessions).where(_s.id == session_id).values(**values, updated_at=now()))
+
+
+COLUMNS = tuple(c.name for c in sessions.columns)
+_GET = Query(select(*sessions.columns).where(_this))
+
+
+def get(tx: Transaction, session_id: str) -> dict[str, Any] | None:
+    """A session's whole row."""
+    row = tx.row(_GET, session=session_id)
+    return dict(zip(COLUMNS, row, strict=True)) if row else None
+
+
+_COUNT = Query(select(func.count()).where(_s.status == literal_column("'active'")))
+_INACTIVE = Query(
+    select(_s.id).where(
+        _s.status.in_([literal_column("'active'"), literal_column("'paused'")]),
+        _s.pinned == 0,
+        _s.updated_at < now() - bindparam("idle"),
+    )
+)
+_OWNED = (
+    session_documents, session_tags, steps, step_inputs, edges, results, agent_states, partial_results, findings,
+    conflicts, checkpoints, events, outbox,
+)  # fmt: skip
+_DELETE = [Query(delete(t).where(t.c.session_id == bindparam("session"))) for t in _OWNED]
+_DELETE_ROW = Query(delete(sessions).where(_this))
+_DELETE_WORDS = Query(text("DELETE FROM session_search WHERE session_id = :session"))
+
+
+def active_count(tx: Transaction) -> int:
+    """How many sessions are active."""
+    return int(tx.value(_COUNT))
+
+
+def inactive(tx: Transaction, idle: float) -> list[str]:
+    """Ids of active and paused sessions that are not pinned and have not changed for `idle` seconds."""
+    return [row[0] for row in tx.rows(_INACTIVE, idle=idle)]
+
+
+def erase(tx: Transaction, session_id: str) -> bool:
+    """Delete a session and every row that belongs to it; False if there is none."""
+    for query in _DELETE:
+        tx.run(query, session=session_id)
+    tx.run(_DELETE_WORDS, session=session_id)
+    return tx.run(_DELETE_ROW, session=session_id) == 1

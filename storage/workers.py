@@ -1,0 +1,69 @@
+"""Who is at work: rows of workers, and leases for maintenance that only one of them should do at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
+
+from .database import Query, Transaction, now
+from .tables import leases, workers
+
+_w = workers.c
+_SEEN = Query(update(workers).where(_w.id == bindparam("worker")).values(seen_at=now()))
+_HERE = Query(
+    insert(workers).values(
+        {c: bindparam(c) for c in ("id", "name", "slots", "queues")} | {"started_at": now(), "seen_at": now()}
+    )
+)
+_GONE = Query(delete(workers).where(or_(_w.id == bindparam("worker"), _w.seen_at < now() - bindparam("silent"))))
+_SLOTS = Query(select(func.coalesce(func.sum(_w.slots), 0)).where(_w.seen_at > now() - bindparam("silent")))
+_LIST = Query(select(_w.id, _w.name, _w.slots, _w.queues, _w.started_at, _w.seen_at).order_by(_w.name))
+
+#: A worker that has not been seen for so long, in seconds, is taken for gone.
+SILENT = 60.0
+
+
+def seen(tx: Transaction, id_: str, name: str, slots: int, queues: str) -> None:
+    """Note that a worker is alive; the first time, what it is."""
+    if not tx.run(_SEEN, worker=id_):
+        tx.run(_HERE, id=id_, name=name, slots=slots, queues=queues)
+
+
+def gone(tx: Transaction, id_: str) -> None:
+    """Strike a worker off, and those that have long been silent."""
+    tx.run(_GONE, worker=id_, silent=10 * SILENT)
+
+
+def slots(tx: Transaction) -> int:
+    """How many steps the live workers can run at once."""
+    return int(tx.value(_SLOTS, silent=SILENT))
+
+
+def listing(tx: Transaction) -> list[dict[str, Any]]:
+    """All known workers."""
+    keys = ("id", "name", "slots", "queues", "started_at", "seen_at")
+    return [dict(zip(keys, row, strict=True)) for row in tx.rows(_LIST)]
+
+
+_l = leases.c
+_TAKE = Query(
+    update(leases)
+    .where(_l.name == bindparam("job"), or_(_l.until < now(), _l.owner == bindparam("who")))
+    .values(owner=bindparam("who"), epoch=_l.epoch + 1, until=now() + bindparam("seconds"))
+)
+_KNOWN = Query(select(_l.name).where(_l.name == bindparam("job")))
+_NEW = Query(
+    insert(leases).values(name=bindparam("job"), owner=bindparam("who"), epoch=1, until=now() + bindparam("seconds"))
+)
+
+
+def take_lease(tx: Transaction, name: str, owner: str, seconds: float) -> bool:
+    """Take or extend the lease of that name; False while another owner holds it."""
+    if tx.run(_TAKE, job=name, who=owner, seconds=seconds):
+        return True
+    if tx.row(_KNOWN, job=name) is not None:
+        return False
+    # Another may insert it at the same time: the key refuses one of the two, whose transaction is then run again.
+    tx.run(_NEW, job=name, who=owner, seconds=seconds)
+    return True

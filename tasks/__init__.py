@@ -1,0 +1,1 @@
+"""The Celery edge: app extension, step task, signals, relay, sweeper, embedded worker."""

@@ -1,0 +1,392 @@
+"""`Celeriac`: durable sessions for a Celery app, ours or the user's."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import logging
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from billiard.process import current_process
+from celery import Celery
+
+from ..config import Settings
+from ..errors import SettingsError
+from ..orchestration import sweeping
+from ..orchestration.agents import Registry, registry
+from ..orchestration.engine import Engine
+from ..orchestration.heartbeat import Heartbeat
+from ..orchestration.sessions import Session, Sessions
+from ..orchestration.sweeping import Swept
+from ..storage import schema
+from ..storage.events import Hint
+from . import conf, consumer, signals
+from .embedded import DaemonPool, EmbeddedWorker
+from .flower import StepEvents
+from .relay import PUBLISH_SECONDS, Publisher, Relay
+from .serving import Flag, Serving, end_this_process
+from .sweeper import Sweeper
+from .timeline import Timeline
+
+logger = logging.getLogger("celeriac")
+
+#: Beat sweeps this often, in seconds, beside the sweepers of the workers.
+BEAT_SWEEP_SECONDS = 10.0
+#: What still waits to be shown when a worker or a child of it ends is waited for so long, in seconds.
+FLUSH_SECONDS = 0.5
+
+
+class Celeriac:
+    """Durable sessions for a Celery app.
+
+    `Celeriac()` makes an app of its own from the settings; `Celeriac(app)` joins a user's app: its workers then run
+    steps beside its tasks. Without a broker, steps run in threads of this process, from the first session that is
+    started or waited for (`embed=False`: they are left to another process). Making one connects to nothing.
+    """
+
+    def __init__(
+        self,
+        app: Celery | None = None,
+        settings: Settings | None = None,
+        *,
+        registry: Registry = registry,
+        embed: bool = True,
+        **overrides: Any,
+    ) -> None:
+        self.settings = settings or Settings.load(overrides)
+        self._attached = app is not None
+        self.app = app if app is not None else conf.own_app(self.settings)
+        #: Whether workers get hints from a broker; else they are threads of a process that shares the database.
+        self.broker = self._attached or bool(self.settings.broker_url)
+        self._engine = Engine(self.settings, registry)
+        self._ready = False
+        self._starting = threading.RLock()
+        self._events = StepEvents(self.app)
+        self._heartbeat = Heartbeat(self._engine)
+        self._serving = Serving(self.app, self._engine, self._heartbeat, self._events)
+        self.timeline = Timeline(self._engine)
+        self._sweeper: Sweeper | None = None
+        self._embed = embed and not self.broker
+        self._worker: EmbeddedWorker | None = None
+        self._ending = False
+        self._embedded_queue = f"celeriac-{secrets.token_hex(4)}"
+        self._step = self._add_tasks()
+        self._publisher = Publisher(self.app)
+        self._relay = Relay(self._engine, self._send)
+        self._engine.publisher = self._relay.publish if self.broker else self._publish_here
+        if self.broker:
+            self._serving.pass_on = self._pass_on
+        self._waker = self._join_hot_layer()
+        self._disconnect: Callable[[], None] | None = signals.connect(self)
+
+    # -- what users use ----------------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The engine. The first use prepares it."""
+        self.prepare()
+        return self._engine
+
+    def prepare(self) -> None:
+        """Bring an empty database to the current schema and import the agents. Only the first call does anything."""
+        if self._ready:
+            return
+        with self._starting:
+            if not self._ready:
+                if self._attached:
+                    conf.check(self.app)
+                schema.ensure(self._engine.database)
+                load_agents(self.settings.agents)
+                self._ready = True
+
+    @property
+    def sessions(self) -> Sessions:
+        """Starting and finding sessions."""
+        engine = self.engine
+        self._serving.count_slots()
+        return Sessions(engine, self._waker, self._attend)
+
+    def research(
+        self,
+        question: str,
+        folders: Sequence[str | Path],
+        *,
+        out: str | Path,
+        kind: str = "documents",
+        model: str | None = None,
+        user: str = "",
+        key: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> Session:
+        """Start the built-in research job, and do not wait for it.
+
+        A question over folders of documents, or (`kind="licences"`) a licence review of the packages installed in them;
+        `model` None takes the one of the settings. The report is written to the folder `out`.
+        """
+        from ..orchestration.research import job
+
+        plan = job.plan(
+            kind,
+            [str(Path(f).absolute()) for f in folders],
+            str(Path(out).absolute()),
+            self.settings.model if model is None else model,
+        )
+        return self.sessions.start(
+            plan,
+            question,
+            user=user,
+            key=key,
+            tags=tags,
+            title=plan.description,
+            metadata={"kind": kind, "out": str(out)},
+        )
+
+    def sweep(self) -> Swept:
+        """Return steps of dead workers and publish hints that were lost, once."""
+        return sweeping.sweep(self.engine)
+
+    @contextlib.contextmanager
+    def embedded(self, concurrency: int | None = None) -> Iterator[EmbeddedWorker]:
+        """Run steps in threads of this process for the length of the `with` block."""
+        worker = self._start_embedded(concurrency)
+        try:
+            yield worker
+        finally:
+            self._stop_embedded()
+
+    def serve(self) -> None:
+        """Run workers of this configuration until SIGINT or SIGTERM: Celery's with a broker, else threads here."""
+        if self.broker:
+            self.app.worker_main(["worker", "--loglevel", self.settings.log_level, *self._concurrency()])
+            return
+        stop = threading.Event()
+        former: dict[int, Any] = {}
+
+        def ask_to_stop(*_: Any) -> None:
+            stop.set()
+            for number, handler in former.items():  # the second signal ends the process as it would any other
+                signal.signal(number, handler)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            former[number] = signal.signal(number, ask_to_stop)
+        with self.embedded():
+            stop.wait()
+
+    def _concurrency(self) -> list[str]:
+        return ["--concurrency", str(self.settings.concurrency)] if self.settings.concurrency else []
+
+    def close(self) -> None:
+        """Stop what runs in this process and close the connections. A use after that opens them again."""
+        self._stop_embedded()
+        with contextlib.suppress(Exception):
+            self._relay.strike_off()
+        with contextlib.suppress(Exception):
+            self._publisher.close()
+        if self._disconnect is not None:
+            self._disconnect()
+            self._disconnect = None
+        self._engine.database.dispose()
+
+    # -- publishing --------------------------------------------------------------------------------------------------
+
+    def _add_tasks(self) -> Any:
+        """Register our tasks. The step task's name never changes: workers of old and new releases share a queue."""
+        app, celeriac = self.app, self
+
+        @app.task(
+            name="celeriac.step",
+            shared=False,
+            ignore_result=True,
+            send_events=False,
+            acks_late=False,
+            max_retries=0,
+            serializer="json",
+            typing=False,
+        )
+        def step(session_id: str = "", queue: str | None = None, *_: Any, **__: Any) -> int:
+            # Whoever can write to the broker can send anything: what is no hint is for `serve` to refuse.
+            celeriac.prepare()
+            return celeriac._serving.serve(session_id, queue)
+
+        @app.task(name="celeriac.sweep", shared=False, ignore_result=True, acks_late=False, serializer="json")
+        def sweep() -> list[int]:
+            swept = celeriac.sweep()
+            return [swept.returned, swept.dead, swept.hinted]
+
+        @app.task(name="celeriac.research", shared=False, ignore_result=False, acks_late=True, serializer="json")
+        def research(
+            question: str, folders: list[str], out: str, kind: str = "documents", user: str = "", key: str | None = None
+        ) -> str:
+            return celeriac.research(question, folders, out=out, kind=kind, user=user, key=key).id
+
+        def schedule(sender: Celery, **_: Any) -> None:
+            every = max(celeriac.settings.sweep_seconds, BEAT_SWEEP_SECONDS)
+            sender.add_periodic_task(every, sweep.s(), name="celeriac.sweep", expires=2 * every)
+
+        if app.finalized:
+            schedule(app)
+        else:
+            app.on_after_finalize.connect(schedule, weak=False)
+        return step
+
+    def _send(self, hint: Hint) -> None:
+        """Publish one hint: ids only, to the default exchange, without a retry (the outbox is the retry)."""
+        if not self.broker:
+            self._step.apply_async((hint.session_id, None), queue=self._embedded_queue, retry=False)
+            return
+        queue = self.app.conf.task_default_queue if hint.queue == self.settings.queue else hint.queue
+        with self._publisher.producer() as producer:
+            self._step.apply_async(
+                (hint.session_id, hint.queue),
+                queue=queue,
+                retry=False,
+                producer=producer,
+                timeout=PUBLISH_SECONDS,
+                confirm_timeout=PUBLISH_SECONDS,
+            )
+
+    def _pass_on(self, session_id: str, queue: str | None) -> None:
+        """A hint reached a worker that is stopping: let another one have it."""
+        try:
+            self._send(Hint(0, session_id, queue or self.settings.queue, 0, 1))
+        except Exception as fault:  # the sweeper finds the step
+            logger.warning("a hint could not be passed on: %s", fault)
+
+    def _publish_here(self, hints: list[Hint]) -> None:
+        """Without a broker: run the steps in this process, or leave the hints to one that looks at the database."""
+        if self._embed and self._worker is None and not self._ending:
+            self._start_embedded(None)
+        if self._worker is not None:
+            self._relay.publish(hints)
+
+    def _join_hot_layer(self) -> Any:
+        settings = self.settings
+        if not settings.redis_url:
+            return None
+        from ..storage import events
+        from ..storage.hot import HotStreams, RedisWaker
+
+        database = self._engine.database
+        streams = HotStreams(
+            settings.redis_url,
+            settings.redis_timeout,
+            settings.stream_events_kept,
+            lambda session_id, beyond, most: database.read(lambda tx: events.since(tx, session_id, beyond, most)),
+        )
+        self._engine.listeners.append(streams.note)
+        return RedisWaker(settings.redis_url, settings.redis_timeout)
+
+    # -- the worker in this process ----------------------------------------------------------------------------------
+
+    def _attend(self) -> None:
+        """Somebody waits for a session: without a broker, see to it that somebody runs it."""
+        if self._embed:
+            self._start_embedded(None)
+
+    def _start_embedded(self, concurrency: int | None) -> EmbeddedWorker:
+        with self._starting:
+            if self._worker is None:
+                self.prepare()
+                self._disconnect = self._disconnect or signals.connect(self)
+                slots = concurrency or self.settings.concurrency or min(os.cpu_count() or 1, 8)
+                self._worker = EmbeddedWorker(self.app, self._embedded_queue, slots)
+                self._worker.start()
+                atexit.register(self._stop_embedded)
+            return self._worker
+
+    def _stop_embedded(self) -> None:
+        with self._starting:
+            worker, self._worker = self._worker, None
+            if worker is None:
+                return
+            self._ending = True  # what is swept or given back from here on is for others to run
+        try:
+            self._serving.stopping.set()
+            if not worker.stop():
+                self._serving.give_all_back()
+            with contextlib.suppress(Exception):
+                self._relay.strike_off()
+        finally:
+            self._ending = False
+            atexit.unregister(self._stop_embedded)
+
+    # -- the life of a worker, told by signals -------------------------------------------------------------------------
+
+    def worker_starts(self, worker: Any) -> None:
+        """In the main process, before its pool forks."""
+        self._events.hostname = worker.hostname
+        self._events.enabled = self.broker and bool(
+            getattr(worker, "task_events", None) or self.app.conf.worker_send_task_events
+        )
+        self._serving.loud = worker.pool_cls is not DaemonPool
+        consumer.mend(worker)
+        self._serving.worker_limit = worker.soft_time_limit or worker.time_limit or None
+        self.prepare()
+        self._serving.stopping = Flag()
+        self._sweeper = Sweeper(self._engine, self._relay, int(worker.concurrency or 1), alone=not self.broker)
+        self._sweeper.note()
+
+    def worker_is_ready(self) -> None:
+        """In the main process: start to sweep."""
+        if self._sweeper is not None:
+            self._sweeper.start()
+
+    def child_starts(self, interrupter: Callable[[int, type[Exception] | None], None]) -> None:
+        """In a fresh child of the pool, or where a solo worker runs its steps."""
+        self._heartbeat.interrupt = interrupter
+        if current_process()._name != "MainProcess":
+            self._heartbeat.abandon = end_this_process
+
+    def child_ends(self) -> None:
+        """In a child of the pool that ends in good order."""
+        self._send_what_waits()
+
+    def _send_what_waits(self) -> None:
+        self._events.flush(FLUSH_SECONDS)
+        self.timeline.flush(FLUSH_SECONDS)
+
+    def worker_stops(self) -> None:
+        """In the main process, when it is told to stop: nothing more is carried on with."""
+        self._serving.stopping.set()
+
+    def worker_has_stopped(self) -> None:
+        """In the main process, at its end: give back what still runs, and what its children left."""
+        if self._sweeper is not None:
+            self._sweeper.stop()
+            self._sweeper = None
+        with contextlib.suppress(Exception):
+            self._send_what_waits()
+            self._serving.give_all_back()
+            self._relay.strike_off()
+            sweeping.sweep(self._engine)
+            self._engine.presence.sweep()
+
+
+def load_agents(modules: Sequence[str]) -> None:
+    """Import the built-in agents, the modules that the settings name, and those of installed packages.
+
+    Raises SettingsError naming a module that cannot be imported.
+    """
+    import_module("celeriac.orchestration.research.job")
+    for name in modules:
+        try:
+            import_module(name)
+        except ImportError as fault:
+            raise SettingsError(f"agents names the module {name!r}, which cannot be imported: {fault}") from fault
+    for entry in entry_points(group="celeriac.agents"):
+        entry.load()
+
+
+@functools.cache
+def default() -> Celeriac:
+    """The Celeriac of the settings in force, made once for each process."""
+    return Celeriac()

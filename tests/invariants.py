@@ -1,0 +1,149 @@
+"""What must hold in every database at rest, whatever was done to it. Run after every test of the engine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from celeriac.orchestration.engine import Engine
+from celeriac.storage import bulk, checkpoints, sessions, steps
+
+STATES = {"blocked", "ready", "running", "waiting", *steps.FINAL}
+
+
+def check(engine: Engine, damaged: bool = False) -> None:
+    """Raise AssertionError for the first invariant that does not hold. `damaged`: checkpoints were damaged on
+    purpose.
+    """
+    with engine.database.engine.connect() as connection:
+        tables = {
+            name: [dict(row._mapping) for row in connection.execute(text(f"SELECT * FROM {name}"))]
+            for name in "sessions steps edges results events blobs checkpoints partial_results outbox".split()
+        }
+        if engine.database.is_sqlite:
+            assert connection.execute(text("PRAGMA integrity_check")).scalar() == "ok"
+    by_session: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in tables["steps"]:
+        by_session[row["session_id"]].append(row)
+    for session in tables["sessions"]:
+        _check_session(session, by_session[session["id"]])
+        _check_graph(session, by_session[session["id"]], tables["edges"])
+        _check_events(session, [e for e in tables["events"] if e["session_id"] == session["id"]])
+    _check_orphans(tables)
+    _check_results(engine, tables)
+    if not damaged:
+        _check_checkpoints(engine, tables)
+
+
+def _check_session(session: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Every step in one legal state, counters right, and the session ended if and only if all its steps have."""
+    what = f"session {session['id']} ({session['status']})"
+    assert [r["number"] for r in sorted(rows, key=lambda r: r["number"])] == list(range(1, len(rows) + 1)), what
+    assert session["total_steps"] == len(rows), what
+    open_steps = [r["name"] for r in rows if r["status"] not in steps.FINAL]
+    assert session["open_steps"] == len(open_steps), (what, session["open_steps"], open_steps)
+    failed = [r["name"] for r in rows if r["status"] in ("failed", "dead")]
+    assert session["failed_steps"] == len(failed), (what, session["failed_steps"], failed)
+    if session["status"] in ("completed", "failed", "cancelled", "archived"):
+        assert not open_steps, (what, open_steps)
+        assert session["completed_at"] is not None, what
+    elif rows:
+        assert open_steps, what
+        assert session["completed_at"] is None, what
+    for row in rows:
+        name = f"{what}, step {row['name']}"
+        assert row["status"] in STATES, name
+        assert (row["status"] == "running") == (row["lease_until"] is not None), name
+        assert row["attempts"] <= row["epoch"] + 1, name
+        if row["status"] == "done" and row["kind"] == "agent":
+            assert row["result_epoch"] is not None, name
+        if row["status"] in ("ready", "blocked") and session["status"] == "paused":
+            assert row["held"], name
+        if row["status"] in ("ready", "running") and session["status"] == "active":
+            assert not row["held"], name
+
+
+def _check_graph(session: dict[str, Any], rows: list[dict[str, Any]], edges: list[dict[str, Any]]) -> None:
+    """Waits are counted right, no step began before all that it waits for had ended, and nothing waits for nothing."""
+    by_number = {r["number"]: r for r in rows}
+    sources: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for edge in edges:
+        if edge["session_id"] == session["id"]:
+            sources[edge["target"]].append(by_number[edge["source"]])
+    for row in rows:
+        name = f"session {session['id']} ({session['status']}), step {row['name']} ({row['status']})"
+        waits = [s["name"] for s in sources[row["number"]] if s["status"] not in steps.FINAL]
+        if row["status"] in ("blocked", "waiting"):
+            assert row["pending"] == len(waits), (name, row["pending"], waits)
+            assert waits or session["status"] != "active", f"{name} waits for nothing"
+        elif row["status"] in ("ready", "running", "done") and session["status"] != "cancelled":
+            assert not waits, (name, waits)
+        if row["status"] in ("ready", "running", "done"):
+            bad = [s["name"] for s in sources[row["number"]] if s["status"] in ("failed", "dead")]
+            assert not bad, (name, bad)
+        if row["kind"] == "agent" and row["started_at"] and row["status"] == "done":
+            for source in sources[row["number"]]:
+                if source["finished_at"] is not None and source["status"] == "done":
+                    assert source["finished_at"] <= row["started_at"] + 0.002, (name, source["name"])
+
+
+def _check_events(session: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    assert sorted(e["seq"] for e in rows) == list(range(1, session["event_seq"] + 1)), f"events of {session['id']}"
+
+
+def _check_orphans(tables: dict[str, list[dict[str, Any]]]) -> None:
+    known = {s["id"] for s in tables["sessions"]}
+    for name, rows in tables.items():
+        if name not in ("sessions", "blobs"):
+            assert {r["session_id"] for r in rows} <= known, f"{name} of deleted sessions"
+
+
+def _check_results(engine: Engine, tables: dict[str, list[dict[str, Any]]]) -> None:
+    """Every result that counts is there; every blob that is named is there and sound; no half-written file is left."""
+    recorded = {(r["session_id"], r["number"], r["epoch"]) for r in tables["results"]}
+    for row in tables["steps"]:
+        if row["result_epoch"] is not None:
+            assert (row["session_id"], row["number"], row["result_epoch"]) in recorded, row["name"]
+            assert row["result_epoch"] <= row["epoch"], row["name"]
+    named = {r["blob"] for r in tables["results"] if r["blob"] is not None}
+    assert named == {b["hash"] for b in tables["blobs"]}
+    for one in named:
+        assert hashlib.sha256(engine.blobs.get(one)).hexdigest() == one
+    assert not list(Path(engine.settings.data_dir, "blobs").rglob(".tmp-*"))
+
+
+def _check_checkpoints(engine: Engine, tables: dict[str, list[dict[str, Any]]]) -> None:
+    """Every checkpoint can be read, and the newest says what the tables say."""
+    newest: dict[str, int] = {}
+    for row in tables["checkpoints"]:
+        engine.database.read(lambda tx, r=row: checkpoints.state_at(tx, r["session_id"], r["number"]))
+        newest[row["session_id"]] = max(newest.get(row["session_id"], 0), row["number"])
+    for session_id, number in newest.items():
+        kept, now = engine.database.read(
+            lambda tx, s=session_id, n=number: (checkpoints.state_at(tx, s, n), _now(tx, s))
+        )
+        assert settled(kept) == settled(now), f"the newest checkpoint of {session_id} differs from its tables"
+
+
+def _now(tx: Any, session_id: str) -> checkpoints.State:
+    hot = sessions.lock(tx, session_id) if tx.dialect_name == "sqlite" else None
+    if hot is None:
+        row = sessions.get(tx, session_id) or {}
+        hot = sessions.Hot(**{name: row[name] for name in sessions.HOT})
+    return checkpoints.read_state(tx, hot)
+
+
+def settled(state: checkpoints.State) -> dict[str, Any]:
+    """What a restored session shows of a state: steps that had not ended are all the same."""
+    columns = {name: bulk.KEPT.index(name) for name in ("name", "status", "result_epoch", "member_of", "kind")}
+    rows = {}
+    for number, row in state.steps.items():
+        shown = {name: row[place] for name, place in columns.items()}
+        if shown["status"] in ("ready", "running", "blocked"):
+            shown["status"] = "blocked"
+        rows[number] = shown
+    return {"steps": rows, "inputs": state.inputs, "edges": sorted(map(tuple, state.edges)), "agents": state.agents}

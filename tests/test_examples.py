@@ -1,0 +1,138 @@
+"""What stands in examples/ runs as it stands there."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from servers import RedisServer
+
+from celeriac.config import Settings
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(script: str, *arguments: str, **variables: str) -> str:
+    """Run an example in a process of its own; gives what it printed. Fails with its errors if it fails."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *arguments],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_plan_in_yaml_runs_and_fans_out(tmp_path: Path) -> None:
+    printed = run("run_plan.py", CELERIAC_DATA_DIR=str(tmp_path))
+    events, result = printed[: printed.index("{")], json.loads(printed[printed.index("{") :])
+    assert result == {
+        "question": "How long are they?",
+        "totals": {"proverb": 6, "sonnet": 15, "speech": 10},
+        "all": 31,
+    }
+    for step in ("list", "count-0", "count-1", "count-2", "count", "report"):
+        assert events.count(f"step.done          {step}\n") == 1
+
+
+def test_running_the_plan_again_does_nothing_twice(tmp_path: Path) -> None:
+    first = run("run_plan.py", CELERIAC_DATA_DIR=str(tmp_path))
+    assert run("run_plan.py", CELERIAC_DATA_DIR=str(tmp_path)) == first
+
+
+def test_the_command_line_runs_the_plan(tmp_path: Path) -> None:
+    usage = re.search(r"PYTHONPATH=\. CELERIAC_AGENTS=agents celeriac (.*)", (EXAMPLES / "plan.yaml").read_text())
+    assert usage
+    done = subprocess.run(
+        [sys.executable, "-c", "from celeriac.interface.main import main; main()", *shlex.split(usage[1]), "--json"],
+        cwd=EXAMPLES,
+        env={**os.environ, "PYTHONPATH": ".", "CELERIAC_AGENTS": "agents", "CELERIAC_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"proverb"' in done.stdout
+
+
+@pytest.fixture
+def shop(redis_server: RedisServer, tmp_path: Path) -> dict[str, str]:
+    """The environment in which the shop's worker and its callers run."""
+    return {"SHOP_BROKER": redis_server.url, "CELERIAC_DATA_DIR": str(tmp_path)}
+
+
+def test_an_app_that_was_there_already_runs_durable_steps(shop: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "celery", "-A", "existing_app", "worker", "--concurrency=2", "--loglevel=WARNING"]
+    with (tmp_path / "worker.log").open("w") as log:
+        worker = subprocess.Popen(command, cwd=EXAMPLES, env={**os.environ, **shop}, stdout=log, stderr=log)
+        try:
+            printed = run("existing_app.py", "Ana", "Bo", **shop)
+        finally:
+            worker.terminate()
+            worker.wait(60)
+    status, _, result = printed.strip().partition(" ")
+    assert status == "completed", (tmp_path / "worker.log").read_text()
+    answer = ast.literal_eval(result)
+    assert answer["sent"] == 2
+    assert answer["first"].startswith("Dear Ana, thank you.")
+
+
+DOCS = EXAMPLES.parent / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The blocks of code of one language on a page of docs/."""
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def test_the_page_on_plans_runs_as_it_stands(tmp_path: Path) -> None:
+    script = tmp_path / "page.py"
+    said_twice = (
+        "import yaml\n"
+        f"assert Plan.from_dict(yaml.safe_load({blocks('plans.md', 'yaml')[0]!r})).fingerprint == site.fingerprint\n"
+    )
+    script.write_text("\n".join([*blocks("plans.md", "python"), said_twice]))
+    run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
+
+
+def test_the_page_on_operations_runs_as_it_stands(tmp_path: Path) -> None:
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(blocks("operations.md", "python")))
+    run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
+
+
+def test_every_test_that_the_page_on_guarantees_names_is_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (DOCS / "guarantees.md").read_text())
+    assert named
+    for file, name in named:
+        assert f"def {name}(" in (DOCS.parent / file).read_text(), f"{file} has no {name}"
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    for page in DOCS.glob("*.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_files_that_the_pages_name_are_there() -> None:
+    folders = "config|storage|orchestration|tasks|interface|tests|examples"
+    for page in DOCS.glob("*.md"):
+        for name in re.findall(rf"(?<![\w/])((?:{folders})/[\w/]+\.\w+)", page.read_text()):
+            assert (DOCS.parent / name).exists(), f"{page.name} names {name}"
+
+
+def test_the_page_on_settings_has_every_setting_as_it_is_declared() -> None:
+    rows = ["| setting | allowed | default | |", "|---|---|---|---|"]
+    for name, allowed, default, description in Settings.describe():
+        shown = f"`{default}`" if default else "empty"
+        rows.append(f"| `{name}` | {allowed.replace('|', 'or')} | {shown} | {description} |")
+    assert "\n".join(rows) in (DOCS / "configuration.md").read_text(), "the table is now:\n" + "\n".join(rows)
