@@ -19,8 +19,10 @@ from .events import Event
 
 logger = logging.getLogger("celeriac.hot")
 
-#: A session's stream is kept so long after its last event, in seconds.
+#: A session's stream is kept so long after its last event, in seconds; and so long after the one that ends the session.
 KEEP_SECONDS = 24 * 3600
+KEEP_ENDED_SECONDS = 60
+ENDINGS = ("session.completed", "session.failed", "session.cancelled")
 #: After a failure the hot layer is left alone for so long, in seconds; twice as long after each further failure.
 REST_SECONDS = 1.0
 LONGEST_REST = 15.0
@@ -131,7 +133,7 @@ class HotStreams:
                 return
             self._add(key, found)
             beyond = self._published[session_id] = found[-1].seq
-            if found[-1].type in ("session.completed", "session.failed", "session.cancelled"):
+            if found[-1].type in ENDINGS:
                 self._published.pop(session_id)
         while len(self._published) > MOST_WAITING:
             self._published.pop(next(iter(self._published)))
@@ -142,15 +144,11 @@ class HotStreams:
             pipe.xadd(
                 key, {"event": serial.encode(event.to_dict())}, id=f"{event.seq}-0", maxlen=self._kept, approximate=True
             )
-        pipe.expire(key, KEEP_SECONDS)
+        pipe.expire(key, KEEP_ENDED_SECONDS if found[-1].type in ENDINGS else KEEP_SECONDS)
         # Another worker may have published some of them: their ids are refused, which is what explicit ids are for.
         for answer in pipe.execute(raise_on_error=False):
             if isinstance(answer, Exception) and "equal or smaller" not in str(answer):
                 raise answer
-
-    def clear(self, session_id: str) -> None:
-        """Remove a session's stream."""
-        _client(self._url, self._timeout).delete(stream_key(session_id))
 
 
 def _last(client: Any, key: str) -> int:

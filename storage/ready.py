@@ -6,7 +6,7 @@ from sqlalchemy import bindparam, func, select, update
 
 from .database import Query, Transaction, now
 from .steps import in_state
-from .tables import sessions, steps
+from .tables import steps
 
 _s = steps.c
 
@@ -32,14 +32,6 @@ _HINTED = Query(
     )
     .values(hinted_at=now())
 )
-_ANY_READY = Query(
-    select(_s.session_id)
-    .select_from(steps.join(sessions, sessions.c.id == _s.session_id))
-    .where(in_state("ready"), _s.held == 0, _s.run_at <= now(), sessions.c.status == "active")
-    .order_by(_s.session_id)
-    .limit(bindparam("most"))
-    .distinct()
-)
 _READY_LEFT = Query(
     select(_s.queue, func.max(_s.priority), func.count())
     .where(_s.session_id == bindparam("session"), in_state("ready"), _s.held == 0, _s.run_at <= now())
@@ -59,11 +51,6 @@ def hinted(tx: Transaction, session_id: str, queue: str, quiet: float) -> int:
     seconds.
     """
     return tx.run(_HINTED, session=session_id, on=queue, quiet=quiet)
-
-
-def sessions_with_work(tx: Transaction, most: int) -> list[str]:
-    """Ids of sessions that have a step to be claimed now, oldest session first."""
-    return [row[0] for row in tx.rows(_ANY_READY, most=most)]
 
 
 def ready_left(tx: Transaction, session_id: str) -> list[tuple[str, int, int]]:

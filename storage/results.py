@@ -37,11 +37,6 @@ _GET = Query(
     )
 )
 _COUNTS = and_(steps.c.session_id == _r.session_id, steps.c.number == _r.number, steps.c.result_epoch == _r.epoch)
-_OF_SESSION = Query(
-    select(_r.number, _r.body, _r.blob)
-    .select_from(results.join(steps, _COUNTS))
-    .where(_r.session_id == bindparam("session"))
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +102,6 @@ def load(tx: Transaction, blobs_: BlobStore | None, session_id: str, number: int
     """
     row = tx.row(_GET, session=session_id, step=number, at=epoch) if epoch is not None else None
     return _value(row[0], row[1], blobs_) if row else None
-
-
-def load_all(tx: Transaction, blobs_: BlobStore, session_id: str) -> dict[int, Any]:
-    """The outputs that count of all of a session's steps, by step number."""
-    return {number: _value(body, blob, blobs_) for number, body, blob in tx.rows(_OF_SESSION, session=session_id)}
 
 
 def _value(body: str | None, blob: str | None, blobs_: BlobStore | None) -> Any:

@@ -18,7 +18,7 @@ from celery import Celery, Task
 from celery.app.trace import build_tracer
 from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
 
-from ..errors import CeleriacError, SessionNotFound, StepCancelled, StepTimeout
+from ..errors import CeleriacError, SessionNotFound, StepCancelled, StepTimeout, StorageError
 from ..orchestration import runner, sweeping
 from ..orchestration.agents import AgentOutput
 from ..orchestration.engine import Engine, Lost, Work
@@ -30,6 +30,11 @@ logger = logging.getLogger("celeriac.serving")
 
 #: Seconds between looks at how many workers there are, for the number of hints of a fan-out.
 COUNT_SECONDS = 20.0
+#: Seconds between tries to record a step's end while the database is away, and for how long at least.
+RECORD_AGAIN_SECONDS = 1.0
+LEAST_PATIENCE = 60.0
+#: Of our own errors, those that another attempt may not meet; the others are said on purpose, and final.
+PASSING_FAULTS = (StepTimeout, StorageError)
 #: Whatever else a hint names, it did not come from us.
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -193,22 +198,36 @@ class Serving:
 
     def _done(self, job: _Job, output: AgentOutput) -> None:
         try:
-            job.following = self._engine.finish(job.work, output, job.carry, job.queue)
+            job.following = self._recorded(lambda: self._engine.finish(job.work, output, job.carry, job.queue))
         except Lost:
             self._lost(job)
-        except CeleriacError as fault:  # the output cannot be stored: another attempt would give the same
+        except runner.FINAL_FAULTS as fault:  # the output cannot be stored: another attempt would give the same
             self._failed(job, fault)
         job.outcome = ("task-succeeded", "")
 
+    def _recorded(self, record: Callable[[], Work | None]) -> Work | None:
+        """Record how a step ended. While the database or the disk is away, try on: what the agent gave was paid for.
+
+        The claim decides for how long: once another worker has taken the step over, recording raises Lost.
+        """
+        until = time.monotonic() + max(self._engine.settings.lease_seconds, LEAST_PATIENCE)
+        while True:
+            try:
+                return record()
+            except StorageError as fault:
+                if time.monotonic() > until or self.stopping.is_set():
+                    raise
+                logger.warning("a step's end could not be recorded, trying again: %s", fault)
+                time.sleep(RECORD_AGAIN_SECONDS)
+
     def _failed(self, job: _Job, fault: Exception) -> None:
         c = job.work.claimed
-        final = (
-            isinstance(fault, runner.FINAL_FAULTS)
-            or isinstance(fault, CeleriacError)
-            and not isinstance(fault, StepTimeout)
-        )
+        final = isinstance(fault, CeleriacError) and not isinstance(fault, PASSING_FAULTS)
+        carry, queue = job.carry, job.queue
         try:
-            job.following = self._engine.fail(job.work, fault, retry=not final, carry=job.carry, queue=job.queue)
+            job.following = self._recorded(
+                lambda: self._engine.fail(job.work, fault, retry=not final, carry=carry, queue=queue)
+            )
         except Lost:
             self._lost(job)
         if not final and c.failures < c.retries:
