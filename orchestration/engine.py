@@ -132,8 +132,13 @@ class Engine:
 
         return self._loaded(self.in_turn(session_id, work), queue)
 
-    def _claim_in(self, turn: Turn, owner: str, queue: str | None) -> _Next | None:
-        """Claim a step, and read in the same transaction what its agent needs, unless that is large."""
+    def _claim_in(
+        self, turn: Turn, owner: str, queue: str | None, just: tuple[str, bytes] | None = None
+    ) -> _Next | None:
+        """Claim a step, and read in the same transaction what its agent needs, unless that is large.
+
+        `just` is the name and the output (JSON) of the step that this turn records.
+        """
         if turn.held:
             return None
         found = steps.claim(turn.tx, turn.hot.id, owner, self.settings.lease_seconds, queue)
@@ -142,7 +147,7 @@ class Engine:
         turn.hot.phase = found.phase
         turn.event("step.started", step=found.name, data={"agent": found.agent, "attempt": found.attempts})
         try:
-            return _Next(found, self._load(turn.tx, found, whole=False))
+            return _Next(found, self._load(turn.tx, found, whole=False, just=just))
         except CeleriacError:  # large, or it cannot be rendered: `load` sees which, outside of the transaction
             return _Next(found, None)
 
@@ -166,11 +171,13 @@ class Engine:
                 self.fail(empty, fault, retry=False)
             return None
 
-    def _load(self, tx: Transaction, claimed: steps.Claimed, whole: bool = True) -> Work:
+    def _load(
+        self, tx: Transaction, claimed: steps.Claimed, whole: bool = True, just: tuple[str, bytes] | None = None
+    ) -> Work:
         identity, permissions = self._identity(tx, claimed.session_id)
-        body = serial.decode(graph.input_of(tx, claimed.session_id, claimed.number))
+        body = serial.decode(claimed.input or graph.input_of(tx, claimed.session_id, claimed.number))
         blobs = self.blobs if whole else None
-        lookup = Outputs(tx, blobs, identity, claimed.name, body.get("item"), self._recent)
+        lookup = Outputs(tx, blobs, identity, claimed.name, body.get("item"), self._recent, just)
         return Work(claimed, identity, render(body.get("request"), lookup), permissions)
 
     def agent_state(self, work: Work) -> dict[str, Any]:
@@ -188,6 +195,8 @@ class Engine:
         c = work.claimed
         data = serial.encode(output.data, what=f"output of {c.name}", limit=self.settings.max_result_bytes)
         stored = results.store(data, self.blobs, self.settings.inline_result_bytes)
+
+        self._recent.keep(c.session_id, c.number, c.epoch, data)
 
         def record(turn: Turn) -> _Recorded:
             if not steps.finish(turn.tx, c):
@@ -208,9 +217,8 @@ class Engine:
             )
             if output.add_steps:
                 settling.add_steps(c.number, c.name, c.phase, output.add_steps)
-            return self._conclude(turn, settling, carry, queue)
+            return self._conclude(turn, settling, carry, queue, (c.name, data))
 
-        self._recent.keep(c.session_id, c.number, c.epoch, data)
         return self._next(c, record, queue)
 
     def fail(
@@ -242,12 +250,19 @@ class Engine:
 
         return self._next(c, record, queue)
 
-    def _conclude(self, turn: Turn, settling: Settling, carry: bool, queue: str | None) -> _Recorded:
+    def _conclude(
+        self,
+        turn: Turn,
+        settling: Settling,
+        carry: bool,
+        queue: str | None,
+        just: tuple[str, bytes] | None = None,
+    ) -> _Recorded:
         """The second half of every end: let others begin, claim the next step, write hints, end the session if it is
         over.
         """
         settling.run()
-        following = self._claim_in(turn, self.presence.claim(), queue) if carry else None
+        following = self._claim_in(turn, self.presence.claim(), queue, just) if carry else None
         taken = following.claimed if following is not None else None
         hints = self.hints_for(turn, settling, taken, keep=carry)
         if not turn.hot.open_steps:

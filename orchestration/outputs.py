@@ -41,7 +41,8 @@ class Recent:
 class Outputs:
     """Looks up what references in one step's request stand for. `of` is the step's name, `item` its `${item}`.
 
-    Without `blobs`, one that is kept as a blob raises TooLarge.
+    `just` is the name and the output (JSON) of a step that ends in this transaction. Without `blobs`, an output that
+    is kept as a blob raises TooLarge.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Outputs:
         of: str = "",
         item: Any = None,
         recent: Recent | None = None,
+        just: tuple[str, bytes] | None = None,
     ) -> None:
         self._tx = tx
         self._blobs = blobs
@@ -59,6 +61,7 @@ class Outputs:
         self._prefixes = prefixes(of)
         self._values: dict[str, Any] = {"query": query, "user": user, "item": item}
         self._recent = recent
+        self._just = just
 
     def __call__(self, name: str) -> Any:
         if name not in self._values:
@@ -67,6 +70,8 @@ class Outputs:
 
     def _find(self, name: str) -> Any:
         for prefix in self._prefixes:
+            if self._just is not None and self._just[0] == prefix + name:
+                return serial.decode(self._just[1])
             found = graph.find(self._tx, self._id, prefix + name)
             if found is not None:
                 return self.of(found)

@@ -65,9 +65,7 @@ class BlobStore:
         path = self._path(name)
         with _explained(f"blob {name} cannot be written"):
             self._make_folders(path.parent)
-            if self._holds(path, name):
-                os.utime(path)
-            else:
+            if not (self._holds(path, name) and _touched(path)):
                 _write_whole(path, _HEADER.pack(_MARK, len(data)) + zstd.compress(data, _LEVEL))
             _sync_folder(path.parent)
         return name
@@ -189,6 +187,15 @@ class BlobStore:
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
     with _explained(f"blob folder {folder} cannot be listed"), os.scandir(folder) as entries:
         return list(entries)
+
+
+def _touched(path: Path) -> bool:
+    """Make the file young; False if it was deleted meanwhile."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -149,17 +149,8 @@ def write_full(tx: Transaction, hot: Hot, number: int, kind: str, label: str, st
 
 def _insert(tx: Transaction, hot: Hot, number: int, kind: str, label: str, base: int, body: bytes) -> None:
     digest = _digest(hot.id, number, base, body)
-    tx.run(
-        _INSERT,
-        session_id=hot.id,
-        number=number,
-        kind=kind,
-        label=label,
-        seq=hot.event_seq,
-        base=base,
-        body=body,
-        digest=digest,
-    )
+    values = {"session_id": hot.id, "number": number, "kind": kind, "label": label, "seq": hot.event_seq}
+    tx.later(_INSERT, [{**values, "base": base, "body": body, "digest": digest}])
 
 
 _LISTED = ("number", "kind", "label", "seq", "base", "marked", "created_at")

@@ -77,18 +77,21 @@ class Query:
 class Transaction:
     """One open transaction: runs statements on the driver's cursor. Rows are plain tuples."""
 
-    __slots__ = ("_cursor", "_dialect", "after_commit", "dialect_name")
+    __slots__ = ("_cursor", "_dialect", "_later", "after_commit", "dialect_name")
 
     def __init__(self, cursor: Any, dialect: Dialect) -> None:
         self._cursor = cursor
         self._dialect = dialect
         self.dialect_name = dialect.name
+        self._later: list[tuple[Query, Mapping[str, Any]]] = []
         #: Called in order once the transaction is known to be committed.
         self.after_commit: list[Callable[[], None]] = []
 
     def _execute(self, query: Query | ClauseElement, values: Mapping[str, Any]) -> Any:
         if not isinstance(query, Query):
             query = Query(query)
+        if self._later:
+            self.send_later()
         text, carried = query.text(self._dialect)
         self._cursor.execute(text, {**carried, **values} if carried else values)
         return self._cursor
@@ -121,6 +124,27 @@ class Transaction:
         if carried:
             values = [{**carried, **v} for v in values]
         self._cursor.executemany(text, values)
+
+    def later(self, query: Query, values: Sequence[Mapping[str, Any]]) -> None:
+        """Run one statement for each set of values, before the next query or with the COMMIT: nothing is read from it.
+
+        On PostgreSQL they travel together with the COMMIT, in one round trip; in this process they cost nothing more.
+        """
+        if self.dialect_name == "sqlite":
+            self.many(query, values)
+        else:
+            self._later += [(query, one) for one in values]
+
+    def send_later(self) -> None:
+        """Run what waits."""
+        waiting, self._later = self._later, []
+        for query, values in waiting:
+            self._execute(query, values)
+
+    @property
+    def has_later(self) -> bool:
+        """Whether statements wait."""
+        return bool(self._later)
 
     def now(self) -> float:
         """The database's clock."""
@@ -228,8 +252,15 @@ class Database:
             if write:
                 point("before-commit")
             try:
-                self._commit(cursor)
+                if transaction.has_later:
+                    with connection.pipeline():
+                        transaction.send_later()
+                        self._commit(cursor)
+                else:
+                    self._commit(cursor)
             except Exception as fault:
+                if _was_refused(fault):
+                    raise
                 raise _UnknownCommit from fault
             clean = True
             return result, transaction.after_commit
@@ -287,6 +318,12 @@ def _is_passing(fault: BaseException) -> bool:
     if state is not None:
         return str(state).startswith(_RETRY_STATES)
     return name in ("OperationalError", "InterfaceError", "ConnectionTimeout")
+
+
+def _was_refused(fault: Exception) -> bool:
+    """Whether the server itself said no to a statement: then nothing of the transaction is in."""
+    state = getattr(fault, "sqlstate", None)
+    return state is not None and not str(state).startswith(("08", "57P"))
 
 
 def _commit(cursor: Any) -> None:

@@ -59,7 +59,7 @@ def turn_of(tx: Transaction, session_id: str, seq: int) -> int | None:
 
 def append(tx: Transaction, rows: list[dict[str, Any]]) -> None:
     """Insert events whose numbers the caller took from the locked session row."""
-    tx.many(_INSERT, rows)
+    tx.later(_INSERT, rows)
 
 
 def since(tx: Transaction, session_id: str, beyond: int, most: int = 500) -> list[Event]:

@@ -83,17 +83,9 @@ def record(
     """Insert the one result of a claim; the primary key refuses a second."""
     if stored.blob is not None:
         _refer_to(tx, blobs_, stored.blob, stored.data)
-    tx.run(
-        _INSERT,
-        session_id=session_id,
-        number=number,
-        epoch=epoch,
-        body=stored.data.decode() if stored.blob is None else None,
-        blob=stored.blob,
-        size=stored.size,
-        confidence=confidence,
-        cost=cost,
-    )
+    values = {"session_id": session_id, "number": number, "epoch": epoch, "blob": stored.blob, "size": stored.size}
+    body = stored.data.decode() if stored.blob is None else None
+    tx.later(_INSERT, [{**values, "body": body, "confidence": confidence, "cost": cost}])
 
 
 def load(tx: Transaction, blobs_: BlobStore | None, session_id: str, number: int, epoch: int | None) -> Any:

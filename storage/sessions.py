@@ -83,9 +83,9 @@ def save(tx: Transaction, hot: Hot) -> None:
     """Write a locked session's hot row back."""
     values = {c: getattr(hot, c) for c in _CHANGING}
     if hot.status == hot.saved_status:
-        tx.run(_SAVE, session=hot.id, **values)
+        tx.later(_SAVE, [{"session": hot.id, **values}])
     else:
-        tx.run(_SAVE_MOVED, session=hot.id, status=hot.status, **values)
+        tx.later(_SAVE_MOVED, [{"session": hot.id, "status": hot.status, **values}])
 
 
 def identity(tx: Transaction, session_id: str) -> tuple[str, str, str, str] | None:

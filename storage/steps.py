@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, literal_column, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, literal_column, select, update
 
 from .database import Query, Transaction, now
 from .tables import steps
@@ -45,6 +45,7 @@ class Claimed:
     queue: str
     claim: str
     phase: str
+    input: str | None = None  # the JSON text of its input, where it was read with the claim
 
 
 _COLUMNS = (
@@ -61,6 +62,12 @@ _COLUMNS = (
     _s.queue,
     _s.claim,
     _s.phase,
+)
+
+
+# As text: in a RETURNING clause SQLAlchemy leaves the table's name out, also where it is needed.
+_INPUT_OF: ColumnElement[str] = literal_column(
+    "(SELECT i.body FROM step_inputs AS i WHERE i.session_id = steps.session_id AND i.number = steps.number)"
 )
 
 
@@ -86,7 +93,7 @@ def _claim(*more: Any) -> Query:
             progress=0.0,
             task=None,
         )
-        .returning(*_COLUMNS)
+        .returning(*_COLUMNS, _INPUT_OF)
     )
 
 

@@ -8,6 +8,7 @@ from celery import Celery
 
 from ..config import Settings
 from ..errors import SettingsError
+from . import transport
 
 #: Beat looks for this often, in seconds, when it has nothing to do.
 BEAT_SECONDS = 5.0
@@ -17,7 +18,7 @@ UNSAFE = frozenset({"pickle", "yaml", "application/x-python-serialize", "applica
 def own(settings: Settings) -> dict[str, Any]:
     """The configuration of our own Celery app (reliability: 1.3 gives the reasons)."""
     conf: dict[str, Any] = {
-        "broker_url": settings.broker_url or "memory://localhost/",
+        "broker_url": settings.broker_url or transport.URL,
         "task_serializer": "json",
         "accept_content": ["json"],
         "result_accept_content": ["json"],
@@ -43,9 +44,6 @@ def own(settings: Settings) -> dict[str, Any]:
     if settings.broker_url:
         conf["broker_transport_options"] = transport_options(settings.broker_url)
         conf["visibility_timeout"] = 900
-    else:
-        # At its default of one second the memory transport sleeps away most of the time (feasibility: 1b).
-        conf["broker_transport_options"] = {"polling_interval": 0.01}
     return conf
 
 

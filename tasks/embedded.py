@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
 import threading
 import time
 import warnings
@@ -17,6 +18,8 @@ from celery.concurrency.base import apply_target
 from celery.concurrency.thread import ApplyResult, TaskPool
 from celery.exceptions import SecurityWarning
 
+#: Seconds after which a running thread lets another one go on, once a worker runs in this process.
+SWITCH_SECONDS = 0.001
 #: A worker that is not ready by then has failed to start.
 START_SECONDS = 10.0
 #: Running steps are given so long to finish when the worker stops, in seconds; then they are given back.
@@ -108,6 +111,9 @@ class EmbeddedWorker:
 
     def start(self) -> None:
         """Start the worker and return once it takes hints."""
+        # Steps wait for the disk and for each other's transactions all the time; with Python's 5 ms between switches a
+        # thread that could go on would often stand still for longer than a step takes.
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
         ready = threading.Event()
 
         def is_ready(sender: Any = None, **_: Any) -> None:

@@ -16,13 +16,18 @@ from servers import RedisServer
 
 from celeriac.config import Settings
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+DOCS = ROOT / "docs"
+#: What people read: the pages of docs/ and the two of the root.
+PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md"]
 
 
-def run(script: str, *arguments: str, **variables: str) -> str:
+def run(script: str, *arguments: str, cwd: Path | None = None, **variables: str) -> str:
     """Run an example in a process of its own; gives what it printed. Fails with its errors if it fails."""
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / script), *arguments],
+        cwd=cwd,
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
@@ -49,8 +54,9 @@ def test_running_the_plan_again_does_nothing_twice(tmp_path: Path) -> None:
     assert run("run_plan.py", CELERIAC_DATA_DIR=str(tmp_path)) == first
 
 
-def test_the_command_line_runs_the_plan(tmp_path: Path) -> None:
-    usage = re.search(r"PYTHONPATH=\. CELERIAC_AGENTS=agents celeriac (.*)", (EXAMPLES / "plan.yaml").read_text())
+@pytest.mark.parametrize("said_in", ["README.md", "examples/plan.yaml"])
+def test_the_command_line_runs_the_plan(said_in: str, tmp_path: Path) -> None:
+    usage = re.search(r"PYTHONPATH=\. CELERIAC_AGENTS=agents \S*celeriac (run .*)", (ROOT / said_in).read_text())
     assert usage
     done = subprocess.run(
         [sys.executable, "-c", "from celeriac.interface.main import main; main()", *shlex.split(usage[1]), "--json"],
@@ -86,27 +92,50 @@ def test_an_app_that_was_there_already_runs_durable_steps(shop: dict[str, str], 
     assert answer["first"].startswith("Dear Ana, thank you.")
 
 
-DOCS = EXAMPLES.parent / "docs"
-
-
 def blocks(page: str, language: str) -> list[str]:
-    """The blocks of code of one language on a page of docs/."""
-    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    """The blocks of code of one language on a page."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def test_the_code_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "docs" / "more").mkdir(parents=True)
+    (tmp_path / "docs" / "one.md").write_text("one two three")
+    (tmp_path / "docs" / "more" / "two.md").write_text("four five")
+    (tmp_path / "docs" / "other.txt").write_text("not counted")
+    (script,) = blocks("README.md", "python")
+    (tmp_path / "page.py").write_text(script)
+    data = str(tmp_path / "data")
+    for _ in range(2):  # the second time, its key finds the session that has ended
+        assert run(str(tmp_path / "page.py"), cwd=tmp_path, CELERIAC_DATA_DIR=data) == "completed 5\n"
+
+
+def test_the_make_targets_that_the_readme_shows_are_there() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    shown = re.findall(r"(?:`|\$ )make ([\w ]+?)(?:`|  )", (ROOT / "README.md").read_text())
+    assert shown
+    assert {target for targets in shown for target in targets.split()} <= targets
+
+
+def test_the_commands_that_the_readme_shows_are_there() -> None:
+    shown = set(re.findall(r"(?:bin/|`)celeriac ((?:sessions )?\w+)", (ROOT / "README.md").read_text()))
+    assert {"research", "run", "sessions resume"} <= shown
+    for command in shown:
+        asked = [sys.executable, "-m", "celeriac", *command.split(), "--help"]
+        done = subprocess.run(asked, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_page_on_plans_runs_as_it_stands(tmp_path: Path) -> None:
     script = tmp_path / "page.py"
-    said_twice = (
-        "import yaml\n"
-        f"assert Plan.from_dict(yaml.safe_load({blocks('plans.md', 'yaml')[0]!r})).fingerprint == site.fingerprint\n"
-    )
-    script.write_text("\n".join([*blocks("plans.md", "python"), said_twice]))
+    (plan,) = blocks("docs/plans.md", "yaml")
+    said_twice = f"import yaml\nassert Plan.from_dict(yaml.safe_load({plan!r})).fingerprint == site.fingerprint\n"
+    script.write_text("\n".join([*blocks("docs/plans.md", "python"), said_twice]))
     run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
 def test_the_page_on_operations_runs_as_it_stands(tmp_path: Path) -> None:
     script = tmp_path / "page.py"
-    script.write_text("\n".join(blocks("operations.md", "python")))
+    script.write_text("\n".join(blocks("docs/operations.md", "python")))
     run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
@@ -114,20 +143,28 @@ def test_every_test_that_the_page_on_guarantees_names_is_there() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (DOCS / "guarantees.md").read_text())
     assert named
     for file, name in named:
-        assert f"def {name}(" in (DOCS.parent / file).read_text(), f"{file} has no {name}"
+        assert f"def {name}(" in (ROOT / file).read_text(), f"{file} has no {name}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The names by which the headings of a page can be linked to."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:
-    for page in DOCS.glob("*.md"):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+            leads_to = page.parent / target if target else page
+            assert leads_to.exists(), f"{page.name} links to {target}"
+            assert not anchor or anchor in anchors(leads_to), f"{page.name} links to {target}#{anchor}"
 
 
 def test_the_files_that_the_pages_name_are_there() -> None:
     folders = "config|storage|orchestration|tasks|interface|tests|examples"
-    for page in DOCS.glob("*.md"):
-        for name in re.findall(rf"(?<![\w/])((?:{folders})/[\w/]+\.\w+)", page.read_text()):
-            assert (DOCS.parent / name).exists(), f"{page.name} names {name}"
+    for page in PAGES:
+        for name in re.findall(rf"(?<![\w/])((?:{folders})/[\w/]+(?:\.\w+|/))", page.read_text()):
+            assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
 def test_the_page_on_settings_has_every_setting_as_it_is_declared() -> None:
