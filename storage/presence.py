@@ -74,7 +74,12 @@ class Presence:
         """Whether the process that made a claim has died here. False also where that cannot be told (another
         machine).
         """
-        nonce = claim.partition("#")[0].rpartition(":")[2]
+        host, _, nonce = claim.partition("#")[0].rsplit(":", 2) if claim.count(":") >= 2 else ("", "", "")
+        # Of another host's process a lock on a shared folder says nothing: not every file system carries it over.
+        return host == socket.gethostname() and self._is_free(nonce)
+
+    def _is_free(self, nonce: str) -> bool:
+        """Whether the lock of that process is there, and nobody holds it."""
         if nonce == self._nonce or not nonce.isalnum():
             return False
         try:
@@ -92,7 +97,7 @@ class Presence:
     def sweep(self) -> None:
         """Remove the lock files of processes that are gone. Call it when none of their claims is left."""
         for path in self._folder.glob("*.lock"):
-            if self.is_dead(f":{path.stem}"):
+            if self._is_free(path.stem):
                 path.unlink(missing_ok=True)
 
 

@@ -288,16 +288,6 @@ outbox = Table(
     Column("created_at", Double, nullable=False),
 )
 
-#: Who may do a piece of maintenance, fenced by an epoch.
-leases = Table(
-    "leases",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("owner", Text, nullable=False),
-    Column("epoch", Integer, nullable=False),
-    Column("until", Double, nullable=False),
-)
-
 workers = Table(
     "workers",
     metadata,

@@ -1,4 +1,4 @@
-"""Who is at work: rows of workers, and leases for maintenance that only one of them should do at a time."""
+"""Who is at work: rows of workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
 from .database import Query, Transaction, now
-from .tables import leases, workers
+from .tables import workers
 
 _w = workers.c
 _SEEN = Query(update(workers).where(_w.id == bindparam("worker")).values(seen_at=now()))
@@ -44,26 +44,3 @@ def listing(tx: Transaction) -> list[dict[str, Any]]:
     """All known workers."""
     keys = ("id", "name", "slots", "queues", "started_at", "seen_at")
     return [dict(zip(keys, row, strict=True)) for row in tx.rows(_LIST)]
-
-
-_l = leases.c
-_TAKE = Query(
-    update(leases)
-    .where(_l.name == bindparam("job"), or_(_l.until < now(), _l.owner == bindparam("who")))
-    .values(owner=bindparam("who"), epoch=_l.epoch + 1, until=now() + bindparam("seconds"))
-)
-_KNOWN = Query(select(_l.name).where(_l.name == bindparam("job")))
-_NEW = Query(
-    insert(leases).values(name=bindparam("job"), owner=bindparam("who"), epoch=1, until=now() + bindparam("seconds"))
-)
-
-
-def take_lease(tx: Transaction, name: str, owner: str, seconds: float) -> bool:
-    """Take or extend the lease of that name; False while another owner holds it."""
-    if tx.run(_TAKE, job=name, who=owner, seconds=seconds):
-        return True
-    if tx.row(_KNOWN, job=name) is not None:
-        return False
-    # Another may insert it at the same time: the key refuses one of the two, whose transaction is then run again.
-    tx.run(_NEW, job=name, who=owner, seconds=seconds)
-    return True

@@ -26,7 +26,7 @@ from celeriac.orchestration import sweeping
 from celeriac.orchestration.agents import AgentOutput, Finding
 from celeriac.orchestration.plans import step
 from celeriac.storage import database as databases
-from celeriac.storage import sqlite, workers
+from celeriac.storage import sqlite
 from celeriac.storage.database import Database
 
 _COUNT = databases.Query(text("SELECT count(*) FROM t"))
@@ -307,17 +307,6 @@ def test_four_processes_that_end_all_parents_at_once_start_the_child_once(
     for session in sessions:
         assert session.status == "completed"
         assert session.result == {f"p{n}": n for n in range(8)}
-
-
-def test_of_many_that_ask_for_a_lease_at_once_one_gets_it(driver: Driver, make_driver: Callable[..., Driver]) -> None:
-    engines = [make_driver().engine for _ in range(4)]
-
-    def ask(number: int, job: str) -> bool:
-        return engines[number % 4].database.write(lambda tx: workers.take_lease(tx, job, f"owner-{number}", 60))
-
-    for job in ("a", "b", "c", "d"):
-        with ThreadPoolExecutor(8) as pool:
-            assert sorted(pool.map(ask, range(8), [job] * 8)) == [False] * 7 + [True]
 
 
 def test_findings_of_steps_that_end_at_once_are_all_kept(driver: Driver) -> None:

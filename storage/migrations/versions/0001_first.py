@@ -260,13 +260,6 @@ def _housekeeping() -> None:
         sa.Column("created_at", sa.Double(), nullable=False),
     )
     op.create_table(
-        "leases",
-        sa.Column("name", sa.Text(), primary_key=True),
-        sa.Column("owner", sa.Text(), nullable=False),
-        sa.Column("epoch", sa.Integer(), nullable=False),
-        sa.Column("until", sa.Double(), nullable=False),
-    )
-    op.create_table(
         "workers",
         sa.Column("id", sa.Text(), primary_key=True),
         sa.Column("name", sa.Text(), nullable=False),
