@@ -1,4 +1,4 @@
-"""Bare Celery for comparison: the same work as chains and chords over the same Redis, results in Redis."""
+"""Bare Celery for comparison: the same work as chains and chords over the same Redis, results in Redis, events on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from celery.result import AsyncResult, allow_join_result
 PAD = "x" * 1000
 
 app = Celery("bare", broker=os.environ["BENCH_REDIS"], backend=os.environ["BENCH_REDIS"])
-app.conf.update(task_default_queue="bare", worker_prefetch_multiplier=1, broker_connection_retry_on_startup=True)
+app.conf.update(
+    task_default_queue="bare",
+    worker_prefetch_multiplier=1,
+    worker_send_task_events=True,  # as Celeriac's workers do, for Flower
+    broker_connection_retry_on_startup=True,
+)
 
 
 @app.task

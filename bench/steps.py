@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,29 +26,33 @@ class System:
 
 
 def measure(base: Path, rounds: int, wanted: list[str], *, postgresql: bool) -> None:
-    """Start all systems, let them take turns, print the table."""
+    """Let each way to run Celeriac take turns with bare Celery, nothing else running; print a line for each."""
     with ExitStack() as stack:
         redis = stack.enter_context(_server(RedisServer()))
-        systems = [stack.enter_context(_bare(redis, base))]
-        systems.append(stack.enter_context(_embedded(base)))
-        systems.append(stack.enter_context(_workers("Celeriac, SQLite, 2 workers", "sqlite", redis, base, "", 1)))
-        if postgresql:
+        bare = stack.enter_context(_bare(redis, base))
+        _head()
+        for system_of in (_embedded, _on_sqlite, _on_postgresql) if postgresql else (_embedded, _on_sqlite):
             try:
-                postgres = stack.enter_context(_server(PostgresServer()))
-                url = postgres.create_database("bench")
-                systems.append(
-                    stack.enter_context(_workers("Celeriac, PostgreSQL, 2 workers", "postgresql", redis, base, url, 2))
-                )
+                with system_of(redis, base) as system:
+                    _measure_one(bare, system, rounds, wanted)
             except ServerMissing as fault:
                 print(f"without PostgreSQL: {fault}")
-        for system in systems:  # the first round of each warms it up
-            for call in system.calls:
-                call()
-        if "steps" in wanted:
-            _rates(systems, rounds)
-        if "latency" in wanted:
-            _latencies(systems)
-            _memory(systems)
+        targets = ", ".join(f"{kind} >= {least:g}x" for kind, _, least in KINDS)
+        print(f"targets: {targets}; on PostgreSQL >= 2x bare Celery")
+        print("         enqueue p50 < 3 ms; wait < 20 ms after the end; memory of a worker: bare Celery + 40 MB\n")
+
+
+def _measure_one(bare: System, system: System, rounds: int, wanted: list[str]) -> None:
+    for one in (bare, system):  # the first round warms it up
+        for call in one.calls:
+            call()
+    if "steps" in wanted:
+        _rates(bare, system, rounds)
+    if "latency" in wanted:
+        _latencies(system)
+        if len(system.pids) > 1:
+            own, other = _memory(system), _memory(bare)
+            print(f"    memory of a worker, main process and child (PSS): {own:.0f} MB, bare Celery {other:.0f} MB")
 
 
 @contextmanager
@@ -93,7 +97,7 @@ def _calls(celeriac: Any) -> tuple[Callable[[], object], ...]:
 
 
 @contextmanager
-def _embedded(base: Path) -> Iterator[System]:
+def _embedded(redis: Any, base: Path) -> Iterator[System]:
     from celeriac import Celeriac
 
     celeriac = Celeriac(data_dir=str(base / "embedded"), agents=["agents"])
@@ -101,6 +105,18 @@ def _embedded(base: Path) -> Iterator[System]:
         yield System("Celeriac, SQLite, embedded", _calls(celeriac), celeriac, (os.getpid(),))
     finally:
         celeriac.close()
+
+
+def _on_sqlite(redis: Any, base: Path) -> AbstractContextManager[System]:
+    return _workers("Celeriac, SQLite, 2 workers", "sqlite", redis, base, "", 1)
+
+
+@contextmanager
+def _on_postgresql(redis: Any, base: Path) -> Iterator[System]:
+    with _server(PostgresServer()) as postgres:
+        url = postgres.create_database("bench")
+        with _workers("Celeriac, PostgreSQL, 2 workers", "postgresql", redis, base, url, 2) as system:
+            yield system
 
 
 @contextmanager
@@ -122,47 +138,42 @@ def _workers(name: str, short: str, redis: Any, base: Path, database: str, numbe
         celeriac.close()
 
 
-def _rates(systems: list[System], rounds: int) -> None:
-    print(f"{'steps per second, every one durable':44}" + "".join(f"{kind:>24}" for kind, _, _ in KINDS))
+def _head() -> None:
+    print(f"{'steps per second, every one durable':36}" + "".join(f"{kind:>28}" for kind, _, _ in KINDS))
+
+
+def _rates(bare: System, system: System, rounds: int) -> None:
+    """One line: its rate, bare Celery's in the same rounds, and the median of the rounds' ratios."""
+    cells = []
     seconds: dict[tuple[str, int], list[float]] = {}
     for _ in range(rounds):
-        for system in systems:
-            for place, call in enumerate(system.calls):
-                seconds.setdefault((system.name, place), []).append(machine.timed(call))
-    for system in systems:
-        cells = []
-        for place, (_, count, _) in enumerate(KINDS):
-            own, bare = seconds[system.name, place], seconds[systems[0].name, place]
-            ratio = machine.middle([b / o for b, o in zip(bare, own, strict=True)])
-            shown = f"{count / machine.middle(own):,.0f}/s"
-            cells.append(f"{shown:>14}" + (f"  ({ratio:.1f}x)" if system is not systems[0] else "").rjust(10))
-        print(f"{system.name:44}" + "".join(cells))
-    print("targets: " + ", ".join(f"{kind} >= {least:g}x" for kind, _, least in KINDS) + "; on PostgreSQL >= 2x\n")
+        for place in range(len(KINDS)):
+            for one in (bare, system):
+                seconds.setdefault((one.name, place), []).append(machine.timed(one.calls[place]))
+    for place, (_, count, _) in enumerate(KINDS):
+        own, other = seconds[system.name, place], seconds[bare.name, place]
+        ratio = machine.middle([b / o for b, o in zip(other, own, strict=True)])
+        cells.append(f"{count / machine.middle(own):,.0f} : {count / machine.middle(other):,.0f}  ({ratio:.1f}x)")
+    print(f"{system.name + ' : bare':36}" + "".join(f"{cell:>28}" for cell in cells))
 
 
-def _latencies(systems: list[System]) -> None:
+def _latencies(system: System) -> None:
     import agents
 
     plan = agents.sequence(3)
-    for system in systems[1:]:
-        starts, ends = [], []
-        for _ in range(60):
-            began = time.perf_counter()
-            session = system.celeriac.sessions.start(plan)
-            starts.append(time.perf_counter() - began)
-            session.wait(timeout=30)
-            woken = time.time()
-            last = list(session.stream(follow=False))[-1]
-            ends.append(woken - last.at)
-        for what, values in (("enqueue", starts), ("wait returns after the end", ends)):
-            half, most = machine.middle(values) * 1e3, machine.quantile(values, 0.95) * 1e3
-            print(f"{system.name:44} {what}: p50 {half:.1f} ms, p95 {most:.1f} ms")
-    print("targets: enqueue p50 < 3 ms; wait < 20 ms\n")
+    starts, ends = [], []
+    for _ in range(60):
+        began = time.perf_counter()
+        session = system.celeriac.sessions.start(plan)
+        starts.append(time.perf_counter() - began)
+        session.wait(timeout=30)
+        woken = time.time()
+        last = list(session.stream(follow=False))[-1]
+        ends.append(woken - last.at)
+    for what, values in (("enqueue", starts), ("wait returns after the end", ends)):
+        half, most = machine.middle(values) * 1e3, machine.quantile(values, 0.95) * 1e3
+        print(f"    {what}: p50 {half:.1f} ms, p95 {most:.1f} ms")
 
 
-def _memory(systems: list[System]) -> None:
-    sizes = {s.name: sum(machine.memory_mb(p) for p in s.pids) / len(s.pids) for s in systems if "2 workers" in s.name}
-    bare = sizes[systems[0].name]
-    for name, size in sizes.items():
-        print(f"{name:44} memory of a worker (main process and child, PSS): {size:.0f} MB ({size - bare:+.0f})")
-    print("target: bare Celery + 40 MB\n")
+def _memory(system: System) -> float:
+    return sum(machine.memory_mb(pid) for pid in system.pids) / len(system.pids)
