@@ -93,6 +93,10 @@ def _only_ascii() -> bool:
     return "utf" not in (getattr(sys.stdout, "encoding", None) or "ascii").lower()
 
 
+#: Columns up to this width, such as ids and times, are never cut; the wide ones make room.
+NARROW = 36
+
+
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[str] = (), fold: Sequence[str] = ()
 ) -> None:
@@ -101,13 +105,15 @@ def table(
     from rich.text import Text
 
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
+    for place, column in enumerate(columns):
         folds = column in fold
+        longest = max((len(str(row[place])) for row in rows if row[place] is not None), default=0)
         shown.add_column(
             column,
             justify="right" if column in right else "left",
             no_wrap=not folds,
             overflow="fold" if folds else "ellipsis",
+            min_width=None if folds else min(max(longest, len(column)), NARROW),
         )
     for row in rows:
         shown.add_row(*(Text(text := clean("" if cell is None else cell), style=STYLES.get(text, "")) for cell in row))

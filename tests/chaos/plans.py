@@ -17,6 +17,12 @@ def fan(width: int, ms: float) -> Plan:
     return Plan("fan", [step(f"s{n}", "chaos.work", {"ms": ms}) for n in range(width)])
 
 
+def chain(steps: int) -> Plan:
+    """`steps` steps one after another."""
+    later = [step(f"s{n}", "chaos.work", {"after": f"${{s{n - 1}}}"}) for n in range(1, steps)]
+    return Plan("chain", [step("s0", "chaos.work", {}), *later])
+
+
 def diamond(width: int = 8, ms: float = 0) -> Plan:
     """One step, `width` that follow it at once, and one that waits for all of them."""
     middle = [step(f"m{n}", "chaos.work", {"ms": ms}, after=["first"]) for n in range(width)]

@@ -222,11 +222,14 @@ def fan_in(trial: Trial, size: Size, limit: float = 60) -> None:
     """T26: eight steps end at once on four processes, and what waits for them starts once.
 
     Each step has a hint of its own, and there is no sweep before the end: a healthy system does not need the sweeper.
+    Then a chain goes from hand to hand while everybody else is idle, and takes a hint as soon as it is out.
     """
     for _ in range(2):
         trial.worker(concurrency=2)
     for _ in range(size.sessions):
         trial.start(plans.diamond())
+    trial.drain(limit)
+    trial.start(plans.chain(12))
     trial.drain(limit)
     counts = trial.judge()
     if counts.extra_attempts:

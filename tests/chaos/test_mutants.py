@@ -27,4 +27,4 @@ def test_T3_fails_for_a_mutant_without_a_sweeper(new_trial: NewTrial, broker: Re
 
 def test_T26_fails_for_a_mutant_that_publishes_before_it_commits(new_trial: NewTrial) -> None:
     with pytest.raises(Broken, match=r"lost: [1-9]"):
-        recipes.fan_in(new_trial("publish-before-commit", carry_steps=1, sweep_seconds=600), Size(2), limit=4)
+        recipes.fan_in(new_trial("publish-before-commit", carry_steps=1, sweep_seconds=600), Size(1), limit=4)
