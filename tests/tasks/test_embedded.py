@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from celeriac import Celeriac
-from celeriac.errors import SessionNotFound
+from celeriac.errors import SessionNotFound, StorageError
+from celeriac.tasks import serving
 from tasks.conftest import chain, one
 from tasks.processes import Process, ended, python, until
 
@@ -40,6 +41,23 @@ def test_a_failing_step_prints_nothing(tmp_path: Path) -> None:
     script = START.replace("edge.inc", "edge.fails")
     done = python(script, tmp_path)
     assert done.stdout.startswith("failed") and done.stderr == ""
+
+
+def test_an_output_outlives_a_database_that_is_away(tmp_path: Path, client: Any, monkeypatch: Any) -> None:
+    c = client(tmp_path)
+    record, tries = c.engine.finish, []
+
+    def finish(*args: Any) -> Any:
+        tries.append(args)
+        if len(tries) < 3:
+            raise StorageError("the database is away")
+        return record(*args)
+
+    monkeypatch.setattr(c.engine, "finish", finish)
+    monkeypatch.setattr(serving, "RECORD_AGAIN_SECONDS", 0.02)
+    session = c.sessions.start(one("edge.inc"))
+    assert session.wait(10) == "completed"
+    assert [s["attempts"] for s in session.steps()] == [1] and len(tries) == 3
 
 
 def test_two_celeriacs_in_one_process_do_not_mix(tmp_path: Path, client: Any) -> None:
