@@ -46,9 +46,14 @@ class Presence:
 
     def _enter(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._nonce = secrets.token_hex(8)
-        self._file = os.open(self._path(self._nonce), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        while True:
+            nonce = secrets.token_hex(8)
+            file = os.open(self._path(nonce), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file).st_nlink:
+                break
+            os.close(file)  # swept away before it was locked
+        self._nonce, self._file = nonce, file
         self._counter = itertools.count(1)
         self._token = f"{socket.gethostname()}:{os.getpid()}:{self._nonce}"
         self._pid = os.getpid()

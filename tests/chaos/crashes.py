@@ -31,9 +31,9 @@ class Crash:
 def in_one_process(trial: Trial, point: str, nth: int) -> Crash:
     """Crash a process that starts a session and runs it itself, then start it again until it comes to its end."""
     reached = _once(trial, point, nth) == -signal.SIGKILL
-    if _once(trial) != 0:
+    if (code := _once(trial)) != 0:
         said = (trial.folder / "once.log").read_text()[-3000:]
-        raise Broken(f"{point}:{nth}: the second run did not get to the end:\n{said}")
+        raise Broken(f"{point}:{nth}: the second run did not get to the end, but to {code}:\n{said}")
     return _verdict(trial, point, nth, reached)
 
 

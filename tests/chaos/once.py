@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Mapping
+from multiprocessing.connection import wait
 
 #: Imported once and then forked from: they take longer to import than the plan takes to run.
 HEAVY = "celery.app.amqp celery.worker celery.worker.consumer celery.concurrency.thread kombu.transport.memory".split()
 HEAVY += "sqlalchemy alembic pydantic psycopg msgspec markdown_it license_expression".split()
 KEY = "crash"
+#: `start` polls every other process of this one, and of two threads that poll at once one reads a wrong exit code, 255.
+_polling = threading.Lock()
 
 
 def run(env: Mapping[str, str], folder: str) -> None:
@@ -35,10 +39,13 @@ def exit_code(env: Mapping[str, str], folder: str) -> int | None:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(HEAVY)
     process = processes.Process(target=run, args=(dict(env), folder))
-    process.start()
-    process.join(60)
-    if process.is_alive():
-        process.kill()
-        process.join()
-        return None
-    return process.exitcode
+    with _polling:
+        process.start()
+    wait([process.sentinel], 60)
+    with _polling:
+        process.join(0)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            return None
+        return process.exitcode
