@@ -126,11 +126,28 @@ class Engine:
         """Claim the best ready step of a session (on one queue, or on any), or None if there is none to be had."""
         if not self.database.read(lambda tx: ready.ready_left(tx, session_id)):
             return None
+        return self._claim(session_id, queue)
 
+    def _claim(self, session_id: str, queue: str | None) -> Work | None:
         def work(turn: Turn) -> _Next | None:
             return self._claim_in(turn, self.presence.claim(), queue)
 
         return self._loaded(self.in_turn(session_id, work), queue)
+
+    def claim_any(self, queue: str | None = None) -> Work | None:
+        """Claim a ready step of whichever session has one (on one queue, or on any), or None.
+
+        Of the oldest sessions that wait, one of the highest priority; which one is left to chance, so that workers
+        that look at the same moment do not all want the same.
+        """
+        found = self.database.read(lambda tx: ready.waiting(tx, queue))
+        if not found:
+            return None
+        highest = max(priority for _, priority in found)
+        session_id = random.choice([session for session, priority in found if priority == highest])
+        with contextlib.suppress(SessionNotFound):
+            return self._claim(session_id, queue)
+        return None
 
     def _claim_in(
         self, turn: Turn, owner: str, queue: str | None, just: tuple[str, bytes] | None = None

@@ -17,6 +17,12 @@ from . import sqlite
 #: Connections to PostgreSQL that one process may have open at once, and how long one is waited for, in seconds.
 MOST = 64
 WAIT_SECONDS = 10.0
+#: Every statement of ours has its index. Plans are made while tables are small and kept while they grow: none of them
+#: may be one that reads a whole table.
+_OPTIONS = (
+    "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000 -c enable_seqscan=off -c jit=off"
+    " -c plan_cache_mode=force_generic_plan"
+)
 
 
 class Connections:
@@ -67,7 +73,7 @@ class Connections:
             connect_args={
                 "connect_timeout": 5,
                 "autocommit": True,  # BEGIN and COMMIT are said by us, as on SQLite
-                "options": "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000",
+                "options": _OPTIONS,
                 "keepalives_idle": 15,
                 "prepare_threshold": 1,
             },

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, func, insert, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, func, insert, literal_column, or_, select, update
 
 from .database import Query, Transaction, now
 from .steps import in_state, is_final, this_step
@@ -69,24 +69,31 @@ class Unblocked:
 _TARGETS = select(edges.c.target).where(
     edges.c.session_id == bindparam("session"), edges.c.source == bindparam("source")
 )
+
 _DUE = (_s.number, _s.name, _s.kind, _s.status, _s.guarded, _s.doomed, _s.pending, _s.queue, _s.priority, _s.phase)
-_COUNT_DOWN = Query(
-    update(steps)
-    .where(_s.session_id == bindparam("session"), _s.number.in_(_TARGETS))
-    .values(
-        pending=_s.pending - 1,
-        doomed=case((bindparam("doom") == 1, 1), else_=_s.doomed),
-        status=case(
-            (
-                and_(_s.pending == 1, in_state("blocked"), _s.guarded == 0, _s.doomed == 0, bindparam("doom") == 0),
-                literal_column("'ready'"),
-            ),
-            else_=_s.status,
-        ),
-        held=bindparam("paused"),
+
+
+def _count_down(*waiting: ColumnElement[bool]) -> Query:
+    ready = and_(_s.pending == 1, in_state("blocked"), _s.guarded == 0, _s.doomed == 0, bindparam("doom") == 0)
+    return Query(
+        update(steps)
+        .where(*waiting)
+        .values(
+            pending=_s.pending - 1,
+            doomed=case((bindparam("doom") == 1, 1), else_=_s.doomed),
+            status=case((ready, literal_column("'ready'")), else_=_s.status),
+            held=bindparam("paused"),
+        )
+        .returning(*_DUE)
     )
-    .returning(*_DUE)
-)
+
+
+# PostgreSQL reads all steps of the session for the first form: it takes one row of a session to be as many as all.
+_told = _TARGETS.add_columns(edges.c.session_id).cte("told").prefix_with("MATERIALIZED")
+_COUNT_DOWN = {
+    "sqlite": _count_down(_s.session_id == bindparam("session"), _s.number.in_(_TARGETS)),
+    "postgresql": _count_down(_s.session_id == _told.c.session_id, _s.number == _told.c.target),
+}
 _DUE_NOW = Query(
     select(*_DUE).where(
         _s.session_id == bindparam("session"),
@@ -101,7 +108,7 @@ def count_down(tx: Transaction, session_id: str, source: int, doom: bool, held: 
 
     A plain step among them is made ready in the same statement; groups, guarded and doomed ones are for the caller.
     """
-    rows = tx.rows(_COUNT_DOWN, session=session_id, source=source, doom=int(doom), paused=int(held))
+    rows = tx.rows(_COUNT_DOWN[tx.dialect_name], session=session_id, source=source, doom=int(doom), paused=int(held))
     return [Unblocked(*row) for row in rows if row[6] == 0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import Text, bindparam, func, or_, select, update
 
 from .database import Query, Transaction, now
 from .steps import in_state
@@ -32,6 +32,17 @@ _HINTED = Query(
     )
     .values(hinted_at=now())
 )
+_WAITING = Query(
+    select(_s.session_id, _s.priority)
+    .where(
+        in_state("ready"),
+        _s.held == 0,
+        _s.run_at <= now(),
+        or_(bindparam("on", type_=Text).is_(None), _s.queue == bindparam("on", type_=Text)),
+    )
+    .order_by(_s.session_id)
+    .limit(bindparam("most"))
+)
 _READY_LEFT = Query(
     select(_s.queue, func.max(_s.priority), func.count())
     .where(_s.session_id == bindparam("session"), in_state("ready"), _s.held == 0, _s.run_at <= now())
@@ -51,6 +62,11 @@ def hinted(tx: Transaction, session_id: str, queue: str, quiet: float) -> int:
     seconds.
     """
     return tx.run(_HINTED, session=session_id, on=queue, quiet=quiet)
+
+
+def waiting(tx: Transaction, queue: str | None, most: int = 50) -> list[tuple[str, int]]:
+    """(session, priority) of steps on a queue, or on any, that can be claimed now: those of the oldest sessions."""
+    return tx.rows(_WAITING, on=queue, most=most)
 
 
 def ready_left(tx: Transaction, session_id: str) -> list[tuple[str, int, int]]:

@@ -13,7 +13,7 @@ from .database import Database
 from .tables import metadata
 
 #: The newest revision in `migrations/versions`; a test holds the two together.
-HEAD = "0001"
+HEAD = "0002"
 #: Where Alembic finds them, also when the package is installed: package:folder.
 SCRIPTS = "celeriac.storage:migrations"
 

@@ -7,6 +7,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -65,35 +66,64 @@ def prepare(connection: Any, _record: Any = None) -> None:
         connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
+#: How long the first in the queue looks for the gate to open before it sleeps, in seconds: to be woken takes about as
+#: long as a short transaction.
+SPIN_SECONDS = 0.0005 if (os.cpu_count() or 1) > 1 else 0.0
+
+
 class WriteGate:
     """One writer at a time, waiting in the kernel.
 
     SQLite's own busy handler sleeps 1 to 100 ms between tries; with two busy workers most of the time is slept away.
     A lock on a file *beside* the database (never on the database itself: reliability S3) wakes the next writer at
     once. It is a courtesy, not the guard: BEGIN IMMEDIATE still decides, so a process without the gate does no harm.
+    Only the first of those who wait stays awake and looks for the gate to open; the others sleep at a second lock.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._paths = (path, path.with_name(path.name + "-turn"))
         self._thread = threading.Lock()
-        self._file = -1
+        self._files: list[int] = []
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold the gate for the length of one write transaction."""
         with self._thread:
-            if self._file < 0:
-                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            while len(self._files) < len(self._paths):
+                path = self._paths[len(self._files)]
+                self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            gate, turnstile = self._files
             try:
                 # Inside the `try`: an exception from outside can be raised as soon as the call returns.
-                fcntl.flock(self._file, fcntl.LOCK_EX)
+                if not _locked_at_once(gate):
+                    _lock_in_turn(gate, turnstile)
                 yield
             finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+                fcntl.flock(gate, fcntl.LOCK_UN)
 
     def forget(self) -> None:
-        """After a fork: the inherited file shares the parent's lock, so open one of our own."""
+        """After a fork: the inherited files share the parent's locks, so open our own."""
         self._thread = threading.Lock()
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        while self._files:
+            os.close(self._files.pop())
+
+
+def _locked_at_once(gate: int) -> bool:
+    try:
+        fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _lock_in_turn(gate: int, turnstile: int) -> None:
+    try:
+        fcntl.flock(turnstile, fcntl.LOCK_EX)
+        until = time.perf_counter() + SPIN_SECONDS
+        while time.perf_counter() < until:
+            if _locked_at_once(gate):
+                return
+            os.sched_yield()
+        fcntl.flock(gate, fcntl.LOCK_EX)
+    finally:
+        fcntl.flock(turnstile, fcntl.LOCK_UN)

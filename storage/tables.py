@@ -120,7 +120,8 @@ steps = Table(
     _flag("cached"),
     Column("started_at", Double),
     Column("finished_at", Double),
-    Index("steps_by_name", "session_id", "name", unique=True),
+    # The condition always holds: it keeps PostgreSQL from finding a step by its number through this index.
+    Index("steps_by_name", "session_id", "name", unique=True, postgresql_where=text("name IS NOT NULL")),
     Index(
         "steps_members",
         "session_id",
@@ -129,9 +130,10 @@ steps = Table(
         postgresql_where=text("member_of IS NOT NULL"),
     ),
     Index(
-        "steps_ready",
+        "steps_ready",  # in the order in which they are claimed
         "session_id",
-        "queue",
+        text("priority DESC"),
+        "number",
         sqlite_where=text("status = 'ready'"),
         postgresql_where=text("status = 'ready'"),
     ),

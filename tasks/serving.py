@@ -95,7 +95,11 @@ class Serving:
         self.worker_limit: float | None = None
 
     def serve(self, session_id: str, queue: str | None = None) -> int:
-        """Run a session's ready steps until none is left or this turn is over; gives how many it ran."""
+        """Run a session's ready steps, then those of other sessions, until none is left or this turn is over.
+
+        Gives how many it ran. To go on with another session at once spares it the way over the broker; its own hint
+        then finds nothing to do.
+        """
         if not (isinstance(session_id, str) and _SESSION.fullmatch(session_id) and isinstance(queue, str | None)):
             logger.warning("a hint that names no session was dropped")
             return 0
@@ -119,6 +123,8 @@ class Serving:
         while work is not None:
             count += 1
             work = self._run(_Job(work, may_carry, queue))
+            if work is None and may_carry():
+                work = self._engine.claim_any(queue)
         return count
 
     def count_slots(self) -> None:

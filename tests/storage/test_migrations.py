@@ -24,6 +24,9 @@ from celeriac.storage import migrations, schema
 from celeriac.storage.database import Database
 from celeriac.storage.tables import metadata
 
+#: The newest revision of this Celeriac.
+LAST = schema.HEAD
+
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
@@ -51,17 +54,17 @@ def other(database: Database, tmp_path: Path, request: pytest.FixtureRequest) ->
 
 @pytest.fixture
 def next_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The migrations with one more revision, 0002, as a later Celeriac has them; gives the new revision's file."""
+    """The migrations with one more revision as a later Celeriac has them; gives the new revision's file."""
     scripts = tmp_path / "scripts"
     shutil.copytree(Path(migrations.__file__).parent, scripts)
-    file = scripts / "versions" / "0002_next.py"
+    file = scripts / "versions" / "9999_next.py"
     file.write_text(
         textwrap.dedent(
             """\
             import sqlalchemy as sa
             from alembic import op
 
-            revision, down_revision = "0002", "0001"
+            revision, down_revision = "9999", "%s"
 
 
             def upgrade() -> None:
@@ -69,9 +72,10 @@ def next_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 op.create_table("extra", sa.Column("id", sa.Integer(), primary_key=True))
             """
         )
+        % LAST
     )
     monkeypatch.setattr(schema, "SCRIPTS", str(scripts))
-    monkeypatch.setattr(schema, "HEAD", "0002")
+    monkeypatch.setattr(schema, "HEAD", "9999")
     return file
 
 
@@ -111,6 +115,8 @@ def test_the_migrations_make_what_the_tables_say(database: Database) -> None:
     schema.upgrade(database)
 
     def ours(name: str | None, kind: str, _parents: Any) -> bool:
+        if kind == "index" and database.is_sqlite and name == "steps_ready":
+            return False  # SQLAlchemy does not read that a column of an index descends; nor does Alembic then
         return kind != "table" or not str(name).startswith(("session_search", "alembic"))
 
     # Alembic takes SQLite's '' for another default than ''; the test before this one compares them exactly.
@@ -142,12 +148,12 @@ def test_ensure_accepts_a_migrated_database(database: Database) -> None:
 def test_an_older_database_is_refused_until_it_is_upgraded_and_keeps_its_rows(
     database: Database, next_revision: Path
 ) -> None:
-    schema.upgrade(database, "0001")
+    schema.upgrade(database, LAST)
     with database.engine.connect() as connection:
         connection.exec_driver_sql("INSERT INTO session_tags (tag, session_id) VALUES ('sweep', 'me')")
-    with pytest.raises(StorageError, match=r"at schema revision 0001.*needs 0002.*celeriac db upgrade"):
+    with pytest.raises(StorageError, match=rf"at schema revision {LAST}.*needs 9999.*celeriac db upgrade"):
         schema.ensure(database)
-    assert schema.upgrade(database) == ("0001", "0002")
+    assert schema.upgrade(database) == (LAST, "9999")
     schema.ensure(database)
     with database.engine.connect() as connection:
         row = connection.execute(text("SELECT tag, session_id, why FROM session_tags")).one()
@@ -170,33 +176,33 @@ def test_a_newer_database_is_refused_and_left_alone(database: Database) -> None:
 def test_an_upgrade_that_breaks_midway_leaves_nothing_behind(database: Database, next_revision: Path) -> None:
     whole = next_revision.read_text()
     next_revision.write_text(whole + '    op.execute("SELECT * FROM there_is_no_such_table")\n')
-    schema.upgrade(database, "0001")
+    schema.upgrade(database, LAST)
     before = whole_schema(database)
     with pytest.raises(Exception, match="there_is_no_such_table"):
         schema.upgrade(database)
-    assert schema.revision(database) == "0001"
+    assert schema.revision(database) == LAST
     assert whole_schema(database) == before
     next_revision.write_text(whole)
-    assert schema.upgrade(database) == ("0001", "0002")
+    assert schema.upgrade(database) == (LAST, "9999")
 
 
 def test_an_upgrade_that_is_killed_midway_leaves_nothing_behind(database: Database, next_revision: Path) -> None:
     whole = next_revision.read_text()
     next_revision.write_text(whole + "    import os\n    os.kill(os.getpid(), 9)\n")
-    schema.upgrade(database, "0001")
+    schema.upgrade(database, LAST)
     before = whole_schema(database)
     assert upgrading(database, schema.SCRIPTS).wait(60) == -9
-    assert schema.revision(database) == "0001"
+    assert schema.revision(database) == LAST
     assert whole_schema(database) == before
     next_revision.write_text(whole)
-    assert schema.upgrade(database) == ("0001", "0002")
+    assert schema.upgrade(database) == (LAST, "9999")
 
 
 def test_processes_that_upgrade_at_once_do_it_once(database: Database) -> None:
     started = [upgrading(database, schema.SCRIPTS) for _ in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]
     befores = sorted(process.stdout.read().strip() for process in started if process.stdout)
-    assert befores == ["0001", "0001", "None"]
+    assert befores == [LAST, LAST, "None"]
     assert {"sessions", "steps", "session_search"} <= set(inspect(database.engine).get_table_names())
 
 
