@@ -10,15 +10,15 @@ import contextlib
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from ..config import Settings
 from ..errors import CeleriacError, SessionNotFound
 from ..storage import checkpoints, events, graph, ready, results, serial, sessions, steps, workers
 from ..storage.blobs import BlobStore
-from ..storage.database import Database, Transaction
+from ..storage.database import Call, Database, Row, Transaction
 from ..storage.faults import point
 from ..storage.presence import Presence
 from . import conflicts, remembering
@@ -27,7 +27,7 @@ from .bell import Bell
 from .expansion import Settling, is_of_plan
 from .outputs import Outputs, Recent
 from .references import render
-from .turn import Turn
+from .turn import Turn, once
 from .work import Lost, Work
 
 logger = logging.getLogger("celeriac.engine")
@@ -67,32 +67,17 @@ class Engine:
             except Exception:  # what it tells of is in the database; a listener must not make it look as if it were not
                 logger.exception("a listener failed")
 
-    def turn(self, tx: Transaction, session_id: str) -> Turn:
+    def turn(self, tx: Transaction, session_id: str, first: Sequence[Call] = ()) -> Turn:
         """Open a turn on a session inside a write transaction."""
-        return Turn(tx, session_id, self._changed)
+        return Turn(tx, session_id, self._changed, first)
 
-    def in_turn(self, session_id: str, work: Callable[[Turn], T]) -> T:
+    def in_turn(self, session_id: str, work: Callable[[Turn], T], first: Sequence[Call] = ()) -> T:
         """Run `work` in a turn of its own and give what it gives. It goes in once, whatever happens to the COMMIT.
 
-        After a COMMIT whose outcome is unknown the session's row is locked anew, which waits until that outcome is
-        settled; then the event that the turn began with tells whether it went in. A turn without an event changes
-        nothing that could not be done twice. Raises SessionNotFound.
+        The statements of `first` are run before it, behind the lock; `turn.found` holds their rows. Raises
+        SessionNotFound.
         """
-        before: list[_Attempt[T]] = []
-
-        def transaction(tx: Transaction) -> T:
-            turn = self.turn(tx, session_id)
-            if before:
-                last = before[-1]
-                if events.turn_of(tx, session_id, last.seq) == last.name:
-                    tx.after_commit += last.after_commit
-                    return last.result
-            result = work(turn)
-            turn.close()
-            before.append(_Attempt(turn.name, turn.first_seq, result, tx.after_commit))
-            return result
-
-        return self.database.write(transaction)
+        return once(self.database, lambda tx, calls: self.turn(tx, session_id, calls), work, first)
 
     def settling(self, turn: Turn) -> Settling:
         """What carries ends of steps on, inside a turn."""
@@ -130,7 +115,7 @@ class Engine:
 
     def _claim(self, session_id: str, queue: str | None) -> Work | None:
         def work(turn: Turn) -> _Next | None:
-            return self._claim_in(turn, self.presence.claim(), queue)
+            return self._claim_in(turn, queue)
 
         return self._loaded(self.in_turn(session_id, work), queue)
 
@@ -149,18 +134,17 @@ class Engine:
             return self._claim(session_id, queue)
         return None
 
-    def _claim_in(
-        self, turn: Turn, owner: str, queue: str | None, just: tuple[str, bytes] | None = None
-    ) -> _Next | None:
-        """Claim a step, and read in the same transaction what its agent needs, unless that is large.
+    def _claim_in(self, turn: Turn, queue: str | None, just: tuple[str, bytes] | None = None) -> _Next | None:
+        if turn.held:
+            return None
+        found = steps.claim(turn.tx, turn.hot.id, self.presence.claim(), self.settings.lease_seconds, queue)
+        return self._taken(turn, found, just) if found is not None else None
+
+    def _taken(self, turn: Turn, found: steps.Claimed, just: tuple[str, bytes] | None) -> _Next:
+        """Note a claim, and read in the same transaction what its agent needs, unless that is large.
 
         `just` is the name and the output (JSON) of the step that this turn records.
         """
-        if turn.held:
-            return None
-        found = steps.claim(turn.tx, turn.hot.id, owner, self.settings.lease_seconds, queue)
-        if found is None:
-            return None
         turn.hot.phase = found.phase
         turn.event("step.started", step=found.name, data={"agent": found.agent, "attempt": found.attempts})
         try:
@@ -214,9 +198,15 @@ class Engine:
         stored = results.store(data, self.blobs, self.settings.inline_result_bytes)
 
         self._recent.keep(c.session_id, c.number, c.epoch, data)
+        first = [steps.finishing(c)]
+        if not output.add_steps:  # else what waits for this step will wait for the new ones too
+            first.append(graph.counting_down(self.database.dialect.name, c.session_id, c.number))
+            if carry:
+                first.append(steps.claiming(c.session_id, self.presence.claim(), self.settings.lease_seconds, queue))
 
         def record(turn: Turn) -> _Recorded:
-            if not steps.finish(turn.tx, c):
+            mine, *more = turn.found
+            if not mine:
                 raise _lost(c)
             results.record(turn.tx, self.blobs, c.session_id, c.number, c.epoch, stored, output.confidence, output.cost)
             self.write_partials(turn, work)
@@ -231,12 +221,13 @@ class Engine:
                 attempts=c.attempts,
                 failures=c.failures,
                 data=_summary(output, stored.size),
+                freed=graph.unblocked(more.pop(0)) if more else None,
             )
             if output.add_steps:
                 settling.add_steps(c.number, c.name, c.phase, output.add_steps)
-            return self._conclude(turn, settling, carry, queue, (c.name, data))
+            return self._conclude(turn, settling, carry, queue, (c.name, data), more.pop() if more else None)
 
-        return self._next(c, record, queue)
+        return self._next(c, record, queue, first)
 
     def fail(
         self, work: Work, error: BaseException, retry: bool = True, carry: bool = False, queue: str | None = None
@@ -274,21 +265,28 @@ class Engine:
         carry: bool,
         queue: str | None,
         just: tuple[str, bytes] | None = None,
+        claims: list[Row] | None = None,
     ) -> _Recorded:
         """The second half of every end: let others begin, claim the next step, write hints, end the session if it is
-        over.
+        over. `claims` are the rows of a claim that was tried before others were let begin.
         """
         settling.run()
-        following = self._claim_in(turn, self.presence.claim(), queue, just) if carry else None
+        following = None
+        if claims:
+            following = self._taken(turn, steps.Claimed(*claims[0]), just)
+        elif carry and (claims is None or settling.ready):
+            following = self._claim_in(turn, queue, just)
         taken = following.claimed if following is not None else None
         hints = self.hints_for(turn, settling, taken, keep=carry)
         if not turn.hot.open_steps:
             self.end_session(turn)
         return _Recorded(following, hints)
 
-    def _next(self, c: steps.Claimed, record: Callable[[Turn], _Recorded], queue: str | None) -> Work | None:
+    def _next(
+        self, c: steps.Claimed, record: Callable[[Turn], _Recorded], queue: str | None, first: Sequence[Call] = ()
+    ) -> Work | None:
         try:
-            recorded = self.in_turn(c.session_id, record)
+            recorded = self.in_turn(c.session_id, record, first)
         except SessionNotFound:  # it was deleted meanwhile
             raise _lost(c) from None
         if recorded.hints:
@@ -365,16 +363,6 @@ class Engine:
         turn.event(f"session.{hot.status}", data={"error": hot.error} if hot.error else None)
         turn.kind = "final"
         checkpoints.prune(turn.tx, hot, self.settings.checkpoints_kept)
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt(Generic[T]):
-    """A turn that was run up to its COMMIT: its name, the number of its first event, and what it gave."""
-
-    name: int
-    seq: int
-    result: T
-    after_commit: list[Callable[[], None]]
 
 
 @dataclass(frozen=True, slots=True)

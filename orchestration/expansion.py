@@ -46,7 +46,7 @@ class Settling:
         self._session = session
         self._queue = queue
         self._recent = recent
-        self._ended: list[tuple[int, bool]] = []
+        self._ended: list[tuple[int, bool, list[graph.Unblocked] | None]] = []
         #: How many steps became ready, by queue: (count, highest priority).
         self.ready: dict[str, tuple[int, int]] = {}
 
@@ -62,9 +62,10 @@ class Settling:
         error: str | None = None,
         doomed: bool = False,
         data: Any = None,
+        freed: list[graph.Unblocked] | None = None,
     ) -> None:
         """Note that a step has ended, how, and for what `doomed` step others are doomed too; `data` goes with the
-        event.
+        event. `freed` are the steps that wait for nothing more, if those that wait for this one were counted down.
         """
         turn = self._turn
         turn.change.ended[number] = [status, result_epoch, attempts, failures, error, int(doomed)]
@@ -72,13 +73,15 @@ class Settling:
         failed = status in ("failed", "dead")
         turn.hot.failed_steps += failed
         turn.event(f"step.{status}", step=name, data={"error": error} if error and data is None else data)
-        self._ended.append((number, failed or doomed))
+        self._ended.append((number, failed or doomed, freed))
 
     def run(self) -> None:
         """Follow all that has ended to its end."""
         while self._ended:
-            number, failed = self._ended.pop()
-            for one in graph.count_down(self._turn.tx, self._turn.hot.id, number, failed, self._turn.held):
+            number, failed, freed = self._ended.pop()
+            if freed is None:
+                freed = graph.count_down(self._turn.tx, self._turn.hot.id, number, failed, self._turn.held)
+            for one in freed:
                 self.consider(one)
 
     def consider(self, one: graph.Unblocked) -> None:

@@ -5,13 +5,15 @@ them at the end.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from ..errors import SessionNotFound
 from ..storage import checkpoints, events, serial, sessions
-from ..storage.database import Transaction
+from ..storage.database import Call, Database, Transaction
 
+T = TypeVar("T")
 #: Told after the commit: (session id, number of its last event).
 Listener = Callable[[str, int], None]
 
@@ -23,14 +25,18 @@ class Turn:
     its checkpoints follow each other, whatever else goes on in the database.
     """
 
-    __slots__ = ("_listener", "_rows", "change", "first_seq", "hot", "kind", "label", "name", "tx")
+    __slots__ = ("_listener", "_rows", "change", "first_seq", "found", "hot", "kind", "label", "name", "tx")
 
-    def __init__(self, tx: Transaction, session_id: str, listener: Listener | None = None) -> None:
-        hot = sessions.lock(tx, session_id)
+    def __init__(
+        self, tx: Transaction, session_id: str, listener: Listener | None = None, first: Sequence[Call] = ()
+    ) -> None:
+        hot, found = sessions.lock_then(tx, session_id, first)
         if hot is None:
             raise SessionNotFound(f"no session {session_id!r}")
         self.tx = tx
         self.hot = hot
+        #: Rows of the statements that were run `first`, behind the lock, in its round trip.
+        self.found = found
         #: What has changed since the last checkpoint, as `storage.checkpoints` keeps it.
         self.change = checkpoints.Change()
         #: Kind and label of the checkpoint to be written; none: only if `change` says something.
@@ -87,3 +93,43 @@ class Turn:
         if self._listener is not None and self._rows:
             listener, session_id, seq = self._listener, self.hot.id, self.hot.event_seq
             self.tx.after_commit.append(lambda: listener(session_id, seq))
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt(Generic[T]):
+    """A turn that was run up to its COMMIT: its name, the number of its first event, and what it gave."""
+
+    name: int
+    seq: int
+    result: T
+    after_commit: list[Callable[[], None]]
+
+
+def once(
+    database: Database,
+    opened: Callable[[Transaction, Sequence[Call]], Turn],
+    work: Callable[[Turn], T],
+    first: Sequence[Call],
+) -> T:
+    """Run `work` in a turn, in a transaction of its own; it goes in once, whatever happens to the COMMIT.
+
+    After a COMMIT whose outcome is unknown the session's row is locked anew, which waits until that outcome is
+    settled; then the event that the turn began with tells whether it went in. A turn without an event changes
+    nothing that could not be done twice.
+    """
+    before: list[_Attempt[T]] = []
+
+    def transaction(tx: Transaction) -> T:
+        turn = opened(tx, () if before else first)
+        if before:
+            last = before[-1]
+            if events.turn_of(tx, turn.hot.id, last.seq) == last.name:
+                tx.after_commit += last.after_commit
+                return last.result
+            turn.found = tx.together(first)
+        result = work(turn)
+        turn.close()
+        before.append(_Attempt(turn.name, turn.first_seq, result, tx.after_commit))
+        return result
+
+    return database.write(transaction)

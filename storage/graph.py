@@ -6,9 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, case, func, insert, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    SmallInteger,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
-from .database import Query, Transaction, now
+from .database import Call, Query, Row, Transaction, now
 from .steps import in_state, is_final, this_step
 from .tables import edges, step_inputs, steps
 
@@ -71,6 +84,9 @@ _TARGETS = select(edges.c.target).where(
 )
 
 _DUE = (_s.number, _s.name, _s.kind, _s.status, _s.guarded, _s.doomed, _s.pending, _s.queue, _s.priority, _s.phase)
+_IS_PAUSED: ColumnElement[int] = literal_column(
+    "(SELECT CASE sessions.status WHEN 'active' THEN 0 ELSE 1 END FROM sessions WHERE sessions.id = steps.session_id)"
+)
 
 
 def _count_down(*waiting: ColumnElement[bool]) -> Query:
@@ -82,7 +98,7 @@ def _count_down(*waiting: ColumnElement[bool]) -> Query:
             pending=_s.pending - 1,
             doomed=case((bindparam("doom") == 1, 1), else_=_s.doomed),
             status=case((ready, literal_column("'ready'")), else_=_s.status),
-            held=bindparam("paused"),
+            held=func.coalesce(cast(bindparam("paused"), SmallInteger), _IS_PAUSED),
         )
         .returning(*_DUE)
     )
@@ -103,13 +119,25 @@ _DUE_NOW = Query(
 )
 
 
-def count_down(tx: Transaction, session_id: str, source: int, doom: bool, held: bool) -> list[Unblocked]:
-    """Tell the steps that wait for `source` that it has ended; gives those that wait for nothing more.
+def counting_down(dialect: str, session_id: str, source: int, doom: bool = False, held: bool | None = None) -> Call:
+    """Tells the steps that wait for `source` that it has ended; `unblocked` makes of its rows what came of it.
 
     A plain step among them is made ready in the same statement; groups, guarded and doomed ones are for the caller.
+    `held` None: as the session's row says.
     """
-    rows = tx.rows(_COUNT_DOWN[tx.dialect_name], session=session_id, source=source, doom=int(doom), paused=int(held))
+    paused = None if held is None else int(held)
+    return _COUNT_DOWN[dialect], {"session": session_id, "source": source, "doom": int(doom), "paused": paused}
+
+
+def unblocked(rows: Sequence[Row]) -> list[Unblocked]:
+    """Of the steps that were counted down, those that wait for nothing more."""
     return [Unblocked(*row) for row in rows if row[6] == 0]
+
+
+def count_down(tx: Transaction, session_id: str, source: int, doom: bool, held: bool) -> list[Unblocked]:
+    """Run `counting_down`; gives the steps that wait for nothing more."""
+    query, values = counting_down(tx.dialect_name, session_id, source, doom, held)
+    return unblocked(tx.rows(query, **values))
 
 
 def due(tx: Transaction, session_id: str) -> list[Unblocked]:

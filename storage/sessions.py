@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, func, insert, literal_column, select, text, update
 
-from .database import Query, Transaction, now
+from .database import Call, Query, Row, Transaction, now
 from .tables import (
     agent_states,
     checkpoints,
@@ -75,8 +75,13 @@ _IDENTITY = Query(select(_s.id, _s.query, _s.user, _s.correlation_id).where(_thi
 
 def lock(tx: Transaction, session_id: str) -> Hot | None:
     """Lock a session's row until the transaction ends (on SQLite the write transaction itself is the lock)."""
-    row = tx.row(_LOCK, session=session_id)
-    return Hot(*row) if row else None
+    return lock_then(tx, session_id, ())[0]
+
+
+def lock_then(tx: Transaction, session_id: str, calls: Sequence[Call]) -> tuple[Hot | None, list[list[Row]]]:
+    """Lock a session's row and run queries after it, in one round trip; gives the row, and the rows of each query."""
+    rows, *others = tx.together([(_LOCK, {"session": session_id}), *calls])
+    return (Hot(*rows[0]) if rows else None), others
 
 
 def save(tx: Transaction, hot: Hot) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, case, func, literal_column, select, update
 
-from .database import Query, Transaction, now
+from .database import Call, Query, Transaction, now
 from .tables import steps
 
 #: States in which a step stays for good; the first one that it reaches wins.
@@ -73,6 +73,9 @@ _COLUMNS = (
 )
 
 
+_IS_ACTIVE: ColumnElement[bool] = literal_column(
+    "EXISTS (SELECT 1 FROM sessions WHERE sessions.id = steps.session_id AND sessions.status = 'active')"
+)
 # As text: in a RETURNING clause SQLAlchemy leaves the table's name out, also where it is needed.
 _INPUT_OF: ColumnElement[str] = literal_column(
     "(SELECT i.body FROM step_inputs AS i WHERE i.session_id = steps.session_id AND i.number = steps.number)"
@@ -89,7 +92,7 @@ def _claim(*more: Any) -> Query:
     )
     return Query(
         update(steps)
-        .where(_s.session_id == bindparam("session"), _s.number == best, known_in_state("ready"))
+        .where(_s.session_id == bindparam("session"), _s.number == best, known_in_state("ready"), _IS_ACTIVE)
         .values(
             status="running",
             epoch=_s.epoch + 1,
@@ -109,12 +112,16 @@ _CLAIM = _claim()
 _CLAIM_ON_QUEUE = _claim(_s.queue == bindparam("on"))
 
 
+def claiming(session_id: str, owner: str, lease: float, queue: str | None = None) -> Call:
+    """Claims the best ready step (of one queue, or of any) of a session that is active and locked by the caller."""
+    values = {"session": session_id, "owner": owner, "lease": lease}
+    return (_CLAIM, values) if queue is None else (_CLAIM_ON_QUEUE, {**values, "on": queue})
+
+
 def claim(tx: Transaction, session_id: str, owner: str, lease: float, queue: str | None = None) -> Claimed | None:
-    """Claim the best ready step (of one queue, or of any) of a session whose row the caller has locked, or None."""
-    if queue is None:
-        row = tx.row(_CLAIM, session=session_id, owner=owner, lease=lease)
-    else:
-        row = tx.row(_CLAIM_ON_QUEUE, session=session_id, owner=owner, lease=lease, on=queue)
+    """Run `claiming`; gives the step, or None."""
+    query, values = claiming(session_id, owner, lease, queue)
+    row = tx.row(query, **values)
     return Claimed(*row) if row else None
 
 
@@ -130,6 +137,7 @@ _FINISH = Query(
         finished_at=now(),
         cached=bindparam("from_cache"),
     )
+    .returning(_s.number)
 )
 _FAIL = Query(
     update(steps)
@@ -147,9 +155,9 @@ _FAIL = Query(
 )
 
 
-def finish(tx: Transaction, c: Claimed, cached: bool = False) -> bool:
-    """running -> done for this claim; False if the claim is no longer the step's."""
-    return tx.run(_FINISH, session=c.session_id, number=c.number, at_epoch=c.epoch, from_cache=int(cached)) == 1
+def finishing(c: Claimed, cached: bool = False) -> Call:
+    """running -> done for this claim; no row if the claim is no longer the step's."""
+    return _FINISH, {"session": c.session_id, "number": c.number, "at_epoch": c.epoch, "from_cache": int(cached)}
 
 
 def fail(tx: Transaction, c: Claimed, to: str, error: str, delay: float = 0.0, held: bool = False) -> bool:
