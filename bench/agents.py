@@ -30,13 +30,14 @@ def sequence(steps: int) -> Plan:
     return Plan(f"sequence-{steps}", [step("s0", "bench.grow", {}), *more])
 
 
-def fan(width: int) -> Plan:
-    """A fan-out of `width` steps and the step that joins them."""
+def fan(width: int, joined: bool = True) -> Plan:
+    """A fan-out of `width` steps and, where it is `joined`, the step that adds their outputs up."""
+    total = [step("total", "bench.total", {"values": "${grow}"})] if joined else []
     return Plan(
         f"fan-{width}",
         [
             step("list", "bench.list", {"width": width}),
             step("grow", "bench.grow", {"n": "${item}"}, each="${list.items}"),
-            step("total", "bench.total", {"values": "${grow}"}),
+            *total,
         ],
     )

@@ -1,4 +1,4 @@
-"""The same step rate with a million old steps in the database."""
+"""The same step rate with a million old steps in the database, and in a session of ten thousand steps."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from steps import SEQUENCE, WIDTH
 
 OLD_STEPS = 1_000_000
 PER_SESSION = 100
+WIDE = 10_000
 
 
 def measure(base: Path, rounds: int) -> None:
@@ -37,9 +38,26 @@ def measure(base: Path, rounds: int) -> None:
         ratio = machine.middle([n / o for n, o in zip(seconds[new][1:], seconds[old][1:], strict=True)])
         rates = {which: count / machine.middle(seconds[which][1:]) for which in (new, old)}
         print(f"{name}: new {rates[new]:,.0f}/s, old {rates[old]:,.0f}/s, old/new {ratio:.2f}")
-    print("target: within 10 %\n")
+    print("target: within 10 %")
+    _wide(new, rounds)
     new.close()
     old.close()
+
+
+def _wide(celeriac: Any, rounds: int) -> None:
+    """A fan-out of ten thousand in turns with one of a few hundred; prints the ratio of their rates."""
+    import agents
+
+    seconds: dict[int, list[float]] = {WIDTH: [], WIDE: []}
+    for _ in range(max(rounds // 2, 1)):
+        for width, found in seconds.items():
+            plan = agents.fan(width, joined=False)
+            found.append(machine.timed(lambda p=plan: celeriac.sessions.start(p).wait(timeout=300)))
+    rates = {width: width / machine.middle(found) for width, found in seconds.items()}
+    print(
+        f"fan-out of {WIDTH}: {rates[WIDTH]:,.0f}/s, of {WIDE:,}: {rates[WIDE]:,.0f}/s,"
+        f" ratio {rates[WIDE] / rates[WIDTH]:.2f}\n"
+    )
 
 
 def _fill(celeriac: Any, pattern: str) -> None:
