@@ -40,7 +40,7 @@ def publish_before_commit() -> None:
     """Hints go out while the transaction that they tell of is still open; the window is wide enough to be seen."""
     follow = engine.Engine._next
 
-    def too_early(self: Any, c: Any, record: Callable[[Any], Any], queue: str | None) -> Any:
+    def too_early(self: Any, c: Any, record: Callable[[Any], Any], *more: Any) -> Any:
         def record_and_publish(turn: Any) -> Any:
             recorded = record(turn)
             if recorded.hints:
@@ -48,7 +48,7 @@ def publish_before_commit() -> None:
                 time.sleep(0.1)
             return dataclasses.replace(recorded, hints=[])
 
-        return follow(self, c, record_and_publish, queue)
+        return follow(self, c, record_and_publish, *more)
 
     engine.Engine._next = too_early  # type: ignore[method-assign]
 
