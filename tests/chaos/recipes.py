@@ -84,7 +84,8 @@ def flush(trial: Trial, size: Size, redis: RedisServer, limit: float = 30) -> No
     redis.client().flushall()
     worker = trial.worker(concurrency=2)
     for n in range(size.rounds):
-        trial.until(trial.starts(size.sessions * (n + 1) // (size.rounds + 1)), what="a share of the steps has started")
+        share = size.sessions * (n + 1) // (size.rounds + 1)
+        trial.until(trial.starts(share), limit, "a share of the steps has started")
         trial.fault()
         redis.client().flushall()
     trial.counts.recoveries = [trial.drain(limit)]
