@@ -15,6 +15,10 @@ _HOMES = {
     "Celeriac": "tasks.app",
     "CeleriacError": "errors",
     "Plan": "orchestration.plans",
+    "Schema": "orchestration.schemas",
+    "Scope": "orchestration.state.scopes",
+    "State": "orchestration.state.state",
+    "schemas": "orchestration.schemas",
     "step": "orchestration.plans",
 }
 
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     from .errors import CeleriacError
     from .orchestration.agents import AgentOutput, Finding, agent
     from .orchestration.plans import Plan, step
+    from .orchestration.schemas import Schema, schemas
+    from .orchestration.state.scopes import Scope
+    from .orchestration.state.state import State
     from .tasks.app import Celeriac
 
 

@@ -31,6 +31,14 @@ class BlobDamaged(StorageError):
     """A blob's bytes do not match its hash."""
 
 
+class KeyMissing(CeleriacError):
+    """A key that is needed is not in the key ring, or is another one than the object was sealed with."""
+
+
+class SealBroken(CeleriacError):
+    """A sealed object was changed, cut, or lies at another place than it was sealed for."""
+
+
 class PlanError(CeleriacError):
     """A plan is not valid: unknown agent, cycle, duplicate or missing name, bad reference."""
 
@@ -45,6 +53,10 @@ class AgentError(CeleriacError):
 
 class PermissionMissing(CeleriacError):
     """A permission that the agent needs was not granted to the session. Never retried."""
+
+
+class CacheError(CeleriacError):
+    """The result cache was asked for something that it cannot do."""
 
 
 class SessionError(CeleriacError):
@@ -73,3 +85,7 @@ class StepCancelled(CeleriacError):
 
 class StepTimeout(CeleriacError):
     """An agent ran past its time limit."""
+
+
+class SchemaError(CeleriacError):
+    """A schema is not valid or not compatible, a value does not fit one, or there is no way between two versions."""

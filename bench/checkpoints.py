@@ -17,7 +17,9 @@ GROWTH = 100
 def measure(base: Path) -> None:
     """Write the checkpoints, restore some, print time and bytes each."""
     from celeriac import Celeriac
-    from celeriac.storage import agent_states, deltas, serial
+    from celeriac.orchestration.memory import remembering
+    from celeriac.orchestration.memory.memory import Changes
+    from celeriac.storage import serial
 
     celeriac = Celeriac(data_dir=str(base / "checkpoints"), embed=False)
     engine = celeriac.engine
@@ -28,22 +30,22 @@ def measure(base: Path) -> None:
         return "".join(dice.choices(string.ascii_letters + string.digits, k=GROWTH - 3))
 
     messages = [text() for _ in range(START_BYTES // GROWTH)]
-    known = serial.encode({"messages": messages})
+    known = serial.encode(messages).decode()
     seconds = []
 
-    def write(tx: object, new: bytes, first: bool) -> None:
+    def write(tx: object, before: str | None, new: str) -> None:
         turn = engine.turn(tx, session.id)
-        agent_states.put(tx, session.id, "talker", new.decode())
-        turn.change.agents["talker"] = new.decode() if first else deltas.diff(known, new)
+        changes = Changes(parts={"execution/messages": (before, new)})
+        turn.change.agents.update(remembering.written(turn, "talker", changes))
         turn.close()
 
-    engine.database.write(lambda tx: write(tx, known, True))
+    engine.database.write(lambda tx: write(tx, None, known))
     states = {}
     for i in range(COUNT):
         messages.append(text())
-        new = serial.encode({"messages": messages})
+        new = serial.encode(messages).decode()
         began = time.perf_counter()
-        engine.database.write(lambda tx, new=new: write(tx, new, False))
+        engine.database.write(lambda tx, known=known, new=new: write(tx, known, new))
         seconds.append(time.perf_counter() - began)
         known = new
         if i % 100 == 99:
@@ -61,4 +63,4 @@ def measure(base: Path) -> None:
 
 
 def _same(session: object, number: int, messages: list[str]) -> None:
-    assert session.checkpoint_state(number)["agents"]["talker"]["messages"] == messages  # type: ignore[attr-defined]
+    assert session.checkpoint_state(number)["agents"]["talker"]["execution"]["messages"] == messages  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """`make bench`: durable steps per second beside bare Celery, on this machine, in this run; latencies, memory, growth.
 
-    python bench/run.py [--rounds 5] [--only steps,latency,growth,checkpoints] [--without-postgresql]
+    python bench/run.py [--rounds 5] [--only steps,latency,growth,checkpoints,state,cache,guard] [--without-postgresql]
 
 Rounds of the systems alternate, so that a slow moment of the machine hits all of them; medians and their ratios are
 printed. Bare Celery keeps its results in the same Redis; every step of Celeriac is committed with fsync.
@@ -30,7 +30,7 @@ def main() -> None:
     """Run what was asked for, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="steps,latency,growth,checkpoints")
+    parser.add_argument("--only", default="steps,latency,growth,checkpoints,state,cache,guard")
     parser.add_argument("--without-postgresql", action="store_true")
     options = parser.parse_args()
     wanted = options.only.split(",")
@@ -54,10 +54,22 @@ def main() -> None:
             from growth import measure as grown
 
             grown(base, options.rounds)
+        if "guard" in wanted:
+            from guard import measure as guarded
+
+            guarded(base)
         if "checkpoints" in wanted:
             from checkpoints import measure as kept
 
             kept(base)
+        if "state" in wanted:
+            from state import measure as kept_by_key
+
+            kept_by_key(base, options.rounds)
+        if "cache" in wanted:
+            from cache import measure as cached
+
+            cached(base, options.rounds)
 
 
 if __name__ == "__main__":

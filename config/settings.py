@@ -18,7 +18,7 @@ from .urls import Schemes, for_engine, masked
 
 PREFIX = "CELERIAC_"
 #: Variables with our prefix that are not settings.
-_OTHER_VARIABLES = {"CELERIAC_CONFIG", "CELERIAC_REQUIRE_SERVERS"}
+_OTHER_VARIABLES = {"CELERIAC_CONFIG", "CELERIAC_REQUIRE_SERVERS", "CELERIAC_KEYS", "CELERIAC_PASSPHRASE"}
 _TEST_PREFIX = "CELERIAC_TEST_"
 
 _DATABASE = Schemes(("sqlite", "postgresql", "postgresql+psycopg"), "the file celeriac.db in data_dir")
@@ -43,6 +43,27 @@ def _modules(value: Any) -> Any:
     return names
 
 
+def _files_or_modules(value: Any) -> Any:
+    names = tuple(value) if isinstance(value, list | tuple) else value
+    for name in names if isinstance(names, tuple) else ():
+        is_file = isinstance(name, str) and name.endswith((".yaml", ".yml", ".json"))
+        if isinstance(name, str) and not is_file and not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"files that end in .yaml, .yml or .json, and names of modules; {name!r} is neither")
+    return names
+
+
+def _pairs(value: Any) -> Any:
+    lines = tuple(value) if isinstance(value, list | tuple) else value
+    for line in lines if isinstance(lines, tuple) else ():
+        if isinstance(line, str) and not (line.rpartition("=")[0] and line.rpartition("=")[2] in STATE_CLASSES):
+            raise ValueError(f"rules pattern=class with a class of {', '.join(STATE_CLASSES)}; {line!r} is none")
+    return lines
+
+
+#: How values of keyed state are treated: see `orchestration.state.classes`.
+StateClass = Literal["ephemeral", "trusted", "standard", "sensitive", "external"]
+STATE_CLASSES: tuple[str, ...] = get_args(StateClass)
+
 Bytes = Annotated[int, Field(ge=1)]
 
 
@@ -61,10 +82,13 @@ class Settings(BaseModel):
         description="The Celery broker that carries hints to workers. Empty: workers are threads of this process."
     )
     redis_url: Annotated[str, AfterValidator(_REDIS)] = Field(
-        description="Redis for live progress. Empty: progress is read from the database."
+        description="Redis for live progress and copies of cached results. Empty: both are read from the database."
     )
     agents: Annotated[tuple[str, ...], BeforeValidator(_modules)] = Field(
         description="Modules to import because they register agents; separated by commas in the environment."
+    )
+    schemas: Annotated[tuple[str, ...], BeforeValidator(_files_or_modules)] = Field(
+        description="Files (.yaml, .json) and modules that register schemas of state; separated by commas likewise."
     )
     model: str = Field(
         description="Language model as pydantic-ai names it, such as openai:gpt-5. Empty: agents extract, and ask none."
@@ -98,6 +122,9 @@ class Settings(BaseModel):
     )
     max_request_bytes: Bytes = Field(description="Largest request of one step, in bytes of JSON.")
     max_result_bytes: Bytes = Field(description="Largest result of one step, in bytes of JSON.")
+    max_document_bytes: Bytes = Field(
+        description="Largest plan, report, preferences or metadata of a session, in bytes of JSON."
+    )
     inline_result_bytes: Bytes = Field(
         description="Results of more bytes than this are kept as blobs in data_dir, not in the database."
     )
@@ -106,7 +133,42 @@ class Settings(BaseModel):
         description="Newest events that a session's Redis stream keeps."
     )
     redis_timeout: Annotated[float, Field(gt=0)] = Field(
-        description="Seconds that live progress waits for Redis; a step never waits longer for it, nor fails by it."
+        description="Seconds to wait for Redis; a step never waits longer for it at once, nor fails by it."
+    )
+    session_cache_entries: Annotated[int, Field(ge=0)] = Field(
+        description="Sessions that each process keeps at hand for reading; each read checks that they still stand. 0:"
+        " none."
+    )
+    session_cache_seconds: Annotated[float, Field(gt=0)] = Field(
+        description="Seconds after which a process reads a session that it keeps at hand anew."
+    )
+
+    cache_entries: Annotated[int, Field(ge=1)] = Field(
+        description="Cached results that the database keeps; of more, those whose use is longest ago are deleted."
+    )
+    cache_bytes: Bytes = Field(description="Bytes of cached results, compressed, that the database keeps.")
+    cache_entry_bytes: Bytes = Field(description="Largest result that is cached, in bytes, compressed.")
+    cache_memory_bytes: Bytes = Field(description="Bytes of cached results that each process keeps at hand.")
+    cache_default_ttl: Annotated[float, Field(gt=0)] = Field(
+        description="Seconds for which cache.put keeps a result where it is not told for how long."
+    )
+    state_url: str = Field(
+        description="Where keyed state lives: memory:, file:///folder, redis://, rocksdb:///folder, a database, or a"
+        " place of one's own. Empty: the database of the sessions, in the transactions of their steps."
+    )
+    state_classes: Annotated[tuple[str, ...], BeforeValidator(_pairs)] = Field(
+        description="Classes of keyed state by patterns over scope and key; the first match counts."
+    )
+    max_state_bytes: Bytes = Field(description="Largest value of keyed state, in bytes of JSON.")
+    state_ephemeral_seconds: Annotated[float, Field(gt=0)] = Field(
+        description="Seconds after which a value of class ephemeral is gone, if it is not told otherwise."
+    )
+    keys_file: str = Field(
+        description="File of encryption keys that only its owner can read. Empty: the ones in CELERIAC_KEYS, or none."
+    )
+
+    guard_rules: str | dict[str, Any] = Field(
+        description="What is taken out of values and texts: a table or a TOML file. Empty: secrets in errors and logs."
     )
 
     @classmethod
@@ -200,7 +262,7 @@ def _parsed(key: str, text: str) -> Any:
             return field.annotation(text)
         except ValueError:
             return text
-    if key == "agents":
+    if key in ("agents", "schemas", "state_classes"):
         return [name.strip() for name in text.split(",") if name.strip()]
     return text
 
@@ -233,13 +295,22 @@ def _allowed(field: FieldInfo) -> str:
         for sign, word in (("ge", ">="), ("gt", ">"))
         if hasattr(mark, sign)
     ]
+    if isinstance(field.annotation, types.UnionType):
+        return "a table of rules, or a file of them"
     if choices := get_args(field.annotation):
-        return "a list of module names" if isinstance(field.annotation, types.GenericAlias) else " | ".join(choices)
+        return _list(field) if isinstance(field.annotation, types.GenericAlias) else " | ".join(choices)
     kinds: dict[Any, str] = {int: "a whole number", float: "a number", Path: "a folder"}
     kind = kinds.get(field.annotation, "text")
     longest = [f" of 1 to {mark.max_length} characters" for mark in field.metadata if hasattr(mark, "max_length")]
     return kind + "".join(bounds + longest)
 
 
+def _list(field: FieldInfo) -> str:
+    ours = any(getattr(mark, "func", None) is _pairs for mark in field.metadata)
+    return "a list of pattern=class" if ours else "a list of module names"
+
+
 def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} ({len(one)})" if isinstance(one, list) else name for name, one in value.items())
     return ", ".join(value) if isinstance(value, list | tuple) else masked(str(value))

@@ -26,6 +26,7 @@ _LEADS_TO = {
     "step.cancelled": "cancelled",
     "step.retry": "ready",
     "step.returned": "ready",
+    "step.waiting": "ready",
     "step.reopened": "blocked",
 }
 #: Partial results that are kept to be shown.

@@ -39,7 +39,8 @@ def doctor(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
     from . import probes
 
     settings = invocation.settings()
-    findings = [*probes.versions(settings), *probes.connections(settings, invocation.app), probes.disk(settings)]
+    findings = [*probes.versions(settings), *probes.connections(settings, invocation.app)]
+    findings += [*probes.guard(settings), probes.disk(settings)]
     origins = origins_of(settings, invocation.config)
     if as_json:
         shown = settings.shown()

@@ -5,7 +5,14 @@ from __future__ import annotations
 from ..errors import CeleriacError, StorageError
 
 #: Packages that an extra brings.
-_EXTRAS = {"psycopg": "postgres", "redis": "redis", "pypdf": "pdf", "typst": "pdf", "pydantic_ai": "llm"}
+_EXTRAS = {
+    "psycopg": "postgres",
+    "redis": "redis",
+    "pypdf": "pdf",
+    "typst": "pdf",
+    "pydantic_ai": "llm",
+    "cryptography": "crypto",
+}
 _DRIVERS = ("sqlalchemy", "psycopg", "sqlite3", "pysqlite3")
 _BROKERS = ("kombu", "amqp", "redis")
 _CONNECTION_NAMES = {

@@ -101,6 +101,8 @@ class Lines:
                 self._say("opened", f"{name}  {data.get('steps')} steps")
             case "step.returned":
                 self._say("returned", f"{name}  its worker was lost; it runs again")
+            case "step.waiting":
+                self._say("waiting", f"{name}  for another step that computes the same")
             case "conflict.raised":
                 self._say("conflict", _conflict(data))
             case "session.paused" | "session.active" | "session.cancelled" | "session.completed" | "session.failed":
@@ -109,7 +111,8 @@ class Lines:
     def _of_step(self, event: Event, name: str) -> None:
         line = self._board.line_of(event.step or "")
         if not line.many:
-            self._say(event.type.removeprefix("step."), name)
+            cached = isinstance(event.data, dict) and "cached" in event.data
+            self._say(event.type.removeprefix("step."), f"{name}  from the cache" if cached else name)
             return
         ended, total, now = line.count(*STEP_ENDED), line.total, time.monotonic()
         if event.step == line.name:  # the group itself: its last member has said it

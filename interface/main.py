@@ -23,6 +23,9 @@ COMMANDS = {
     "sessions": "sessions:sessions",
     "checkpoints": "checkpoints:checkpoints",
     "steps": "steps:steps",
+    "state": "state:state",
+    "cache": "cache:cache",
+    "keys": "keys:keys",
     "db": "db:db",
     "doctor": "doctor:doctor",
 }
@@ -69,7 +72,13 @@ def _tell(fault: Exception, debug: bool) -> None:
     if text is None:
         text = f"unexpected {type(fault).__name__}: {fault}".splitlines()[0]
         text += " (run with --debug for the traceback: celeriac --debug ...)"
-    click.echo(f"celeriac: {text}", err=True)
+    click.echo(f"celeriac: {_without_secrets(text)}", err=True)
+
+
+def _without_secrets(text: str) -> str:
+    from ..orchestration.guard import Policy
+
+    return Policy.load("").text(text)
 
 
 @click.group(cls=Commands, name="celeriac", context_settings={"help_option_names": ["-h", "--help"]})

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import CeleriacError
 from . import known_faults
 from .doctor import Finding
 from .faults import explained, first_line
@@ -74,6 +75,20 @@ def connections(settings: Settings, app: Any) -> list[Finding]:
     if settings.redis_url:
         found += _redis("redis", settings.redis_url, keeps_messages=False)
     return found
+
+
+def guard(settings: Settings) -> list[Finding]:
+    """The keys and the guard's rules: can they be used, and what do they do?"""
+    from ..orchestration.guard.doors import open_for
+
+    try:
+        ring, policy = open_for(settings)
+        shown = f"{', '.join(ring.ids)}; {ring.active} ({ring.fingerprint(ring.active)}) is active" if ring else "none"
+    except CeleriacError as fault:
+        return [Finding("guard", "broken", "the keys or the rules cannot be used", str(fault))]
+    rules = "rules for values" if policy.active else "errors and logs are cleaned, values are not"
+    advice = "" if ring else "sensitive state needs some: celeriac keys generate"
+    return [Finding("keys", "ok" if ring else "info", shown, advice), Finding("guard", "info", rules)]
 
 
 # -- the database ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from .board import Board
+from .cache import savings
 from .following import Interrupts, Manner, finish, follow
 from .invocation import Invocation, pass_invocation, reach_broker
 from .printing import SHORT_ID, clean, document, json_option, line, pairs, pretty, say, table, when
@@ -114,6 +115,7 @@ def show(invocation: Invocation, session_id: str, as_json: bool) -> None:
     rows[2:2] = [("progress", f"{view['progress']:.0%}, {view['phase']}")]
     rows += [(name, when(view[f"{name}_at"])) for name in ("created", "updated", "completed")]
     rows += [("tags", ", ".join(view["tags"]))]
+    rows += [("saved", f"{savings(view['saved'])}, by cached results")] if view["saved"]["runs"] else []
     pairs([(name, value) for name, value in rows if value])
     print()
     lines = [

@@ -14,6 +14,9 @@ from ..storage import serial
 
 Severity = Literal["low", "medium", "high"]
 
+#: No result is kept in the cache for longer than this, in seconds: 30 days.
+LONGEST_CACHED = 30 * 86_400.0
+
 
 @dataclass(slots=True)
 class Finding:
@@ -65,6 +68,9 @@ class Agent:
     request_model: type[BaseModel] | None = None
     response_model: type[BaseModel] | None = None
     is_async: bool = False
+    cache_ttl: float | None = None
+    cache_stale: float = 0.0
+    cache_tags: tuple[str, ...] = ()
 
 
 class Registry:
@@ -116,6 +122,9 @@ def agent(
     backoff: float = 1.0,
     queue: str | None = None,
     priority: int = 0,
+    cache_ttl: float | None = None,
+    cache_stale: float = 0.0,
+    cache_tags: Iterable[str] = (),
     registry: Registry = registry,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function `(request, ctx) -> AgentOutput or JSON` as the agent `name`. Sync or async.
@@ -125,10 +134,15 @@ def agent(
     where the session holds them. `timeout` (seconds, none: no limit) ends an attempt; an attempt that raises is made
     again up to `retries` times after about `backoff`, 2 x `backoff`, 4 x `backoff` ... seconds (full jitter). `queue`
     and `priority` (0 to 9, 9 first) say where and how soon its steps run. The decorated function stays what it was.
+
+    With `cache_ttl` (seconds) its answers are shared: the same request to the same `version` under the same granted
+    permissions is answered from the cache for so long, and for `cache_stale` seconds more while a new answer is made in
+    the background. `cache_tags` are words to invalidate by. So it must answer from its request alone.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         _check(name, timeout=timeout, retries=retries, backoff=backoff, priority=priority)
+        _check_cache(name, cache_ttl, cache_stale, cache_tags)
         request_model, response_model = _models(function)
         registry.add(
             Agent(
@@ -145,6 +159,9 @@ def agent(
                 request_model=request_model,
                 response_model=response_model,
                 is_async=inspect.iscoroutinefunction(function),
+                cache_ttl=cache_ttl,
+                cache_stale=cache_stale,
+                cache_tags=tuple(cache_tags),
             )
         )
         return function
@@ -161,6 +178,19 @@ def _check(name: str, *, timeout: float | None, retries: int, backoff: float, pr
         raise AgentError(f"agent {name!r}: retries and backoff must be at least 0, found {retries!r} and {backoff!r}")
     if not 0 <= priority <= 9:
         raise AgentError(f"agent {name!r}: priority must be 0 to 9 (9 first), found {priority!r}")
+
+
+def _check_cache(name: str, ttl: float | None, stale: float, tags: Iterable[str]) -> None:
+    for what, value, least in (("cache_ttl", ttl, 0.001), ("cache_stale", stale, 0)):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and least <= value <= LONGEST_CACHED):
+            raise AgentError(
+                f"agent {name!r}: {what} must be {least} to {LONGEST_CACHED:g} seconds (30 days), found {value!r}"
+            )
+    if ttl is None and (stale or tags):
+        raise AgentError(f"agent {name!r}: cache_stale and cache_tags need a cache_ttl; found none")
+    if isinstance(tags, str) or not all(isinstance(tag, str) and tag and serial.is_storable(tag) for tag in tags):
+        raise AgentError(f"agent {name!r}: cache_tags must be a list of words, found {tags!r}")
 
 
 def _models(function: Callable[..., Any]) -> tuple[type[BaseModel] | None, type[BaseModel] | None]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from uuid_utils.compat import uuid7
 
-from ..errors import PlanError, SessionError, TooLarge
-from ..storage import bulk, checkpoints, events, graph, listing, results, serial, sessions
+from ..errors import SessionError
+from ..storage import bulk, checkpoints, events, graph, listing, migration_runs, results, sessions
 from ..storage.database import Transaction
 from .engine import Engine
 from .expansion import Settling
+from .guard.doors import guarded_plan, place_of
 from .plans import Plan
 from .restoring import checkpoint, checkpoint_number, restore
 from .rows import check_agents
+from .sizes import check_count, check_requests, check_text, document_text
+from .state.scopes import Scope
 from .states import SESSION_ENDED, after
 from .turn import Turn
 
@@ -51,6 +54,8 @@ def start(engine: Engine, plan: Plan | None, order: Order) -> str:
         _check_plan(engine, plan)
     session_id = str(uuid7())
     fingerprint = plan.fingerprint if plan else ""
+    plan, order = _guarded(engine, session_id, plan, order)
+    texts = _documents(engine, plan, order)
     written: list[events.Hint] = []
 
     def settled(tx: Transaction) -> tuple[str, list[events.Hint]] | None:
@@ -68,7 +73,7 @@ def start(engine: Engine, plan: Plan | None, order: Order) -> str:
         known = settled(tx) if order.key is not None else None
         if known is not None:
             return known
-        _insert(tx, session_id, plan, order, fingerprint)
+        _insert(tx, session_id, order, plan, fingerprint, texts)
         turn = engine.turn(tx, session_id)
         turn.event("session.created", component="sessions", data={"plan": plan.name if plan else None})
         written[:] = _begin(engine, turn, plan) if plan else []
@@ -94,41 +99,54 @@ def _check(order: Order) -> None:
     texts += [("correlation_id", order.correlation_id or "", 500), *(("tag", tag, 200) for tag in order.tags)]
     for name, value, most in texts:
         check_text(name, value, most)
+    check_count(order.tags)
 
 
 def _check_plan(engine: Engine, plan: Plan) -> None:
     """Raise PlanError naming the step whose agent is not registered, or whose request is too large."""
     check_agents(plan.steps, engine.registry)
-    limit = engine.settings.max_request_bytes
-    front = list(plan.steps)
-    while front:
-        one = front.pop()
-        front += one.plan
-        try:
-            serial.encode(one.request, what=f"request of step {one.name!r}", limit=limit)
-        except TooLarge as fault:
-            raise PlanError(str(fault)) from None
+    check_requests(plan.steps, engine.settings.max_request_bytes)
 
 
-def check_text(name: str, value: Any, most: int) -> None:
-    """Raise SessionError unless `value` is text that any database takes, of at most that many characters."""
-    if not isinstance(value, str):
-        raise SessionError(f"{name} must be text, found {type(value).__name__}")
-    if len(value) > most:
-        raise SessionError(f"{name} has {len(value)} characters; at most {most} are allowed")
-    if not serial.is_storable(value):
-        raise SessionError(f"{name} holds a NUL character or half a surrogate pair, which is not text")
+def _guarded(engine: Engine, session_id: str, plan: Plan | None, order: Order) -> tuple[Plan | None, Order]:
+    """What is written of a plan and an order."""
+    guard, place = engine.guard, place_of(session_id)
+    if not guard.active:
+        return plan, order
+    documents = {name: getattr(order, name) for name in ("notes", "preferences", "metadata", "file_paths")}
+    texts = {name: guard.apply(getattr(order, name), place) for name in ("query", "title")}
+    tags = [guard.apply(tag, place) for tag in order.tags]
+    order = replace(order, **guard.apply(documents, place), **texts, tags=tags)
+    return None if plan is None else guarded_plan(guard, plan, place), order
 
 
-def _insert(tx: Transaction, session_id: str, plan: Plan | None, order: Order, fingerprint: str) -> None:
+def _documents(engine: Engine, plan: Plan | None, order: Order) -> dict[str, str]:
+    """The session's documents as JSON text. Raises NotSerializable and TooLarge."""
     documents: dict[str, Any] = {
         "plan": plan.to_dict() if plan else None,
-        "preferences": dict(order.preferences) or None,
+        "preferences": _plain(order.preferences),
         "permissions": None if order.permissions is None else sorted(set(order.permissions)),
-        "metadata": dict(order.metadata) or None,
+        "metadata": _plain(order.metadata),
         "notes": order.notes or None,
-        "file_paths": list(order.file_paths) or None,
+        "file_paths": _plain(order.file_paths),
     }
+    return {
+        name: document_text(engine.settings, f"session {name}", value)
+        for name, value in documents.items()
+        if value is not None
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Any mapping as a dict, any sequence as a list; None for an empty one. A guarded one may be a text."""
+    if isinstance(value, Mapping):
+        return dict(value) or None
+    return value if isinstance(value, str) else list(value) or None
+
+
+def _insert(
+    tx: Transaction, session_id: str, order: Order, plan: Plan | None, fingerprint: str, texts: Mapping[str, str]
+) -> None:
     values = {
         "id": session_id,
         "key": order.key,
@@ -143,13 +161,9 @@ def _insert(tx: Transaction, session_id: str, plan: Plan | None, order: Order, f
         "fingerprint": fingerprint,
         "correlation_id": order.correlation_id or session_id,
     }
-    texts = {
-        name: serial.encode(value, what=f"session {name}").decode()
-        for name, value in documents.items()
-        if value is not None
-    }
     sessions.create(tx, values, texts, order.tags)
-    listing.index(tx, session_id, "\n".join((order.query, order.title, order.notes)), fresh=True)
+    notes = order.notes if isinstance(order.notes, str) else ""  # sealed, they cannot be found
+    listing.index(tx, session_id, "\n".join((order.query, order.title, notes)), fresh=True)
 
 
 def _begin(engine: Engine, turn: Turn, plan: Plan) -> list[events.Hint]:
@@ -170,6 +184,8 @@ def _settle(engine: Engine, turn: Turn, settling: Settling) -> list[events.Hint]
 def add_plan(engine: Engine, session_id: str, plan: Plan) -> None:
     """Give a session that was created without a plan its plan. Raises SessionError if it has one or is not active."""
     _check_plan(engine, plan)
+    fingerprint, plan = plan.fingerprint, guarded_plan(engine.guard, plan, place_of(session_id))
+    text = document_text(engine.settings, "session plan", plan.to_dict())
 
     def work(turn: Turn) -> list[events.Hint]:
         if turn.hot.status != "active" or turn.hot.total_steps:
@@ -177,8 +193,8 @@ def add_plan(engine: Engine, session_id: str, plan: Plan) -> None:
                 f"session {session_id} is {turn.hot.status} with {turn.hot.total_steps} steps; "
                 "only an active one without steps can be given a plan"
             )
-        sessions.put_document(turn.tx, session_id, "plan", serial.encode(plan.to_dict()).decode())
-        sessions.set_plan(turn.tx, session_id, plan.name, plan.fingerprint)
+        sessions.put_document(turn.tx, session_id, "plan", text)
+        sessions.set_plan(turn.tx, session_id, plan.name, fingerprint)
         turn.event("session.planned", component="sessions", data={"plan": plan.name})
         return _begin(engine, turn, plan)
 
@@ -290,7 +306,8 @@ def complete(engine: Engine, session_id: str, report: Any = None) -> None:
     """End a session with its final report (JSON-able) and a final checkpoint; steps that have not ended are
     cancelled.
     """
-    text = serial.encode(report, what="report").decode() if report is not None else ""
+    report = engine.guard.apply(report, place_of(session_id))
+    text = document_text(engine.settings, "report", report) if report is not None else ""
 
     def work(turn: Turn) -> None:
         _move(turn, "complete")
@@ -323,6 +340,8 @@ def delete(engine: Engine, session_id: str) -> None:
         hashes = results.blobs_of(tx, session_id)
         sessions.erase(tx, session_id)
         results.delete_unreferenced(tx, engine.blobs, hashes)
+        engine.state.clear_with(tx, Scope.session(session_id))
+        migration_runs.forget_scope(tx, str(Scope.session(session_id)))
         erased = True
 
     engine.database.write(work)
@@ -334,7 +353,6 @@ __all__ = [
     "add_plan",
     "archive",
     "cancel",
-    "check_text",
     "checkpoint",
     "checkpoint_number",
     "complete",

@@ -7,8 +7,10 @@ from typing import Any
 
 from ..errors import SessionError
 from ..storage import listing, serial, sessions
-from .control import TYPES, check_text
+from .control import TYPES
 from .engine import Engine
+from .guard.doors import place_of
+from .sizes import check_count, check_text, document_text
 from .turn import Turn
 
 #: Columns that can be changed, and whether a value may be put there.
@@ -29,15 +31,21 @@ def change(
     documents: Mapping[str, Any],
 ) -> None:
     """Write columns, tags and documents of a session; a None leaves what is there. Raises SessionError."""
-    texts = {name: serial.encode(v, what=name).decode() for name, v in documents.items() if v is not None}
+    given = {name: v for name, v in documents.items() if v is not None}
+    for name, value in (("notes", documents.get("notes") or ""), *(("tag", tag) for tag in tags or ())):
+        check_text(name, value, 1_000_000 if name == "notes" else 200)
+    place = place_of(session_id)
+    columns = {name: engine.guard.apply(v, place) for name, v in columns.items()}
+    tags = None if tags is None else [engine.guard.apply(tag, place) for tag in tags]
+    documents = engine.guard.apply(given, place)
+    texts = {name: document_text(engine.settings, name, v) for name, v in documents.items()}
     for name, value in columns.items():
         if name not in _COLUMNS:
-            allowed = ", ".join((*_COLUMNS, "tags", *documents))
+            allowed = ", ".join((*_COLUMNS, "tags", "notes", "preferences", "metadata"))
             raise SessionError(f"a session's {name} cannot be changed; allowed: {allowed}")
         if not _COLUMNS[name](value):
             raise SessionError(f"a session's {name} cannot be {value!r}")
-    for name, value in (("notes", documents.get("notes") or ""), *(("tag", tag) for tag in tags or ())):
-        check_text(name, value, 1_000_000 if name == "notes" else 200)
+    check_count(tags or ())
 
     def work(turn: Turn) -> None:
         tx = turn.tx
@@ -52,7 +60,8 @@ def change(
         if "title" in columns or "notes" in texts:
             row = sessions.get(tx, session_id) or {}
             notes = sessions.document(tx, session_id, "notes")
-            words = (row["query"], row["title"], serial.decode(notes) if notes else "")
+            said = serial.decode(notes) if notes else ""
+            words = (row["query"], row["title"], said if isinstance(said, str) else "")  # sealed, it cannot be found
             listing.index(tx, session_id, "\n".join(words))
         changed = sorted([*columns, *texts, *(["tags"] if tags is not None else [])])
         turn.event("session.changed", component="sessions", data={"changed": changed})

@@ -12,23 +12,33 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import Settings
 from ..errors import CeleriacError, SessionNotFound
 from ..storage import checkpoints, events, graph, ready, results, serial, sessions, steps, workers
 from ..storage.blobs import BlobStore
+from ..storage.cache import counters
 from ..storage.database import Call, Database, Row, Transaction
 from ..storage.faults import point
 from ..storage.presence import Presence
-from . import conflicts, remembering
+from . import conflicts
 from .agents import AgentOutput, Registry
 from .bell import Bell
 from .expansion import Settling, is_of_plan
+from .guard import doors
+from .memory import remembering
+from .memory.memory import PersistentAgentState
 from .outputs import Outputs, Recent
 from .references import render
+from .session_cache import SessionCache
+from .state import stepstate
+from .state.opened import OpenedState
 from .turn import Turn, once
 from .work import Lost, Work
+
+if TYPE_CHECKING:
+    from .cache.hit import Hit
 
 logger = logging.getLogger("celeriac.engine")
 T = TypeVar("T")
@@ -42,13 +52,19 @@ ERROR_CHARACTERS = 4000
 class Engine:
     """Everything that decides, over one database, one blob store and one registry of agents."""
 
+    #: Keyed state.
+    state = OpenedState()
+
     def __init__(self, settings: Settings, registry: Registry, database: Database | None = None) -> None:
         self.settings = settings
         self.registry = registry
         self.database = database or Database(settings.database)
         self.blobs = BlobStore(settings.data_dir / "blobs")
+        self.keyring, self.guard = doors.open_for(settings)
         self.presence = Presence(settings.data_dir / "alive")
         self.bell = Bell()
+        #: What reading sessions costs, kept at hand.
+        self.copies = SessionCache(settings.session_cache_entries, settings.session_cache_seconds)
         #: Told after each commit that added events: (session id, number of the last event).
         self.listeners: list[Callable[[str, int], None]] = []
         #: Given the hints of each commit, to publish them; without a publisher the sweeper does.
@@ -179,11 +195,12 @@ class Engine:
         body = serial.decode(claimed.input or graph.input_of(tx, claimed.session_id, claimed.number))
         blobs = self.blobs if whole else None
         lookup = Outputs(tx, blobs, identity, claimed.name, body.get("item"), self._recent, just)
-        return Work(claimed, identity, render(body.get("request"), lookup), permissions)
+        request = doors.opened(self.guard, render(body.get("request"), lookup), claimed.session_id)
+        return Work(claimed, identity, request, permissions, may_cache=body.get("cache") is not False)
 
-    def agent_state(self, work: Work) -> dict[str, Any]:
-        """The state that the step's agent left in this session; changes to it are recorded with the step's result."""
-        return self.database.read(lambda tx: remembering.recall(tx, work))
+    def agent_state(self, work: Work) -> PersistentAgentState:
+        """The memory of the step's agent in this session; changes to it are recorded with the step's result."""
+        return remembering.recall(self, work)
 
     # -- the end of a step -------------------------------------------------------------------------------------------
 
@@ -194,11 +211,12 @@ class Engine:
         and PlanError for an output that cannot be recorded.
         """
         c = work.claimed
+        doors.guard_output(self.guard, work, output)
         data = serial.encode(output.data, what=f"output of {c.name}", limit=self.settings.max_result_bytes)
         stored = results.store(data, self.blobs, self.settings.inline_result_bytes)
 
         self._recent.keep(c.session_id, c.number, c.epoch, data)
-        first = [steps.finishing(c)]
+        first = [steps.finishing(c, cached=work.hit is not None)]
         if not output.add_steps:  # else what waits for this step will wait for the new ones too
             first.append(graph.counting_down(self.database.dialect.name, c.session_id, c.number))
             if carry:
@@ -209,9 +227,12 @@ class Engine:
             if not mine:
                 raise _lost(c)
             results.record(turn.tx, self.blobs, c.session_id, c.number, c.epoch, stored, output.confidence, output.cost)
+            if work.hit is not None:
+                counters.save(turn.tx, c, work.hit.entry.seconds, work.hit.entry.cost)
             self.write_partials(turn, work)
             conflicts.record(turn, c, output.findings, self.conflict_strategy)
             remembering.keep(turn, work)
+            stepstate.keep(turn, work)
             settling = self.settling(turn)
             settling.ended(
                 c.number,
@@ -220,7 +241,7 @@ class Engine:
                 result_epoch=c.epoch,
                 attempts=c.attempts,
                 failures=c.failures,
-                data=_summary(output, stored.size),
+                data=_summary(output, stored.size, work.hit),
                 freed=graph.unblocked(more.pop(0)) if more else None,
             )
             if output.add_steps:
@@ -238,7 +259,7 @@ class Engine:
         """
         c = work.claimed
         again = retry and c.failures < c.retries
-        text = serial.storable(f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS])
+        text = serial.storable(self.guard.text(f"{type(error).__name__}: {error}")[:ERROR_CHARACTERS])
         delay = (
             random.uniform(0.5, 1.0) * min(c.backoff * 2.0 ** min(c.failures, 64), LONGEST_BACKOFF) if again else 0.0
         )
@@ -389,8 +410,10 @@ def _drop(waiting: list[str], count: int) -> None:
     del waiting[:count]
 
 
-def _summary(output: AgentOutput, size: int) -> dict[str, Any]:
+def _summary(output: AgentOutput, size: int, hit: Hit | None) -> dict[str, Any]:
     summary: dict[str, Any] = {"bytes": size}
+    if hit is not None:
+        summary["cached"] = hit.where
     for key in ("confidence", "cost"):
         if getattr(output, key) is not None:
             summary[key] = getattr(output, key)

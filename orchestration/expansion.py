@@ -13,7 +13,7 @@ from .agents import Registry
 from .outputs import Outputs, Recent, prefix_of, prefixes
 from .plans import Step, check_steps
 from .references import Lookup, holds, resolve
-from .rows import Rows, check_agents, step_from
+from .rows import Rows, as_step, check_agents, step_from
 from .turn import Turn
 
 #: A fan-out over more items than this is refused: it would be one transaction of as many rows.
@@ -188,7 +188,7 @@ class Settling:
         """
         tx, session_id = self._turn.tx, self._turn.hot.id
         prefix = prefix_of(name)
-        plan = [one if isinstance(one, Step) else step_from(one) for one in added]
+        plan = [as_step(one) for one in added]
         own = {one.name for one in plan}
         needed = {n: found for one in plan for n in one.waits_for() if n not in own for found in [self._reach(name, n)]}
         check_steps(plan, name, frozenset(needed))

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import SessionNotFound, StepCancelled, StepTimeout
-from ..storage import steps
+from ..storage import sessions, steps
 from .context import Context
 from .engine import Engine, Lost, Work
+from .memory import remembering
 from .turn import Turn
 
 logger = logging.getLogger("celeriac.heartbeat")
@@ -40,6 +41,7 @@ class _Beat:
     last: float = field(default_factory=time.monotonic)
     shown: tuple[float, str | None] = (0.0, None)
     stopped: bool = False
+    paused: bool = False
     #: Held while its partial results are written, so that none is written twice: by the beat, the agent, the recording.
     writing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -134,7 +136,17 @@ class Heartbeat:
             beat.last = now
             if not self.write(work, shown != beat.shown):
                 self._stop(beat, StepCancelled)
+            elif work.memory is not None:
+                self._keep_if_paused(beat)
             beat.shown = shown
+
+    def _keep_if_paused(self, beat: _Beat) -> None:
+        """When the session has been paused, keep what the step has changed in its agent's memory: once a pause."""
+        found = self._engine.database.read(lambda tx: sessions.status(tx, beat.work.session_id))
+        paused = found is not None and found[0] == "paused"
+        if paused and not beat.paused:
+            remembering.save(self._engine, beat.work)
+        beat.paused = paused
 
     def write(self, work: Work, progress: bool = False) -> bool:
         """Write a running step's partial results and progress and renew its lease; False if its claim is lost."""

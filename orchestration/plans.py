@@ -26,6 +26,7 @@ _STEP_KEYS = (
     "timeout",
     "queue",
     "priority",
+    "cache",
 )
 _PLAN_KEYS = ("name", "description", "steps")
 
@@ -46,6 +47,7 @@ class Step:
     timeout: float | None = None
     queue: str | None = None
     priority: int | None = None
+    cache: bool | None = None
 
     def waits_for(self) -> list[str]:
         """Names of the steps that it comes after, said or implied by a reference, without repeats."""
@@ -76,17 +78,19 @@ def step(
     timeout: float | None = None,
     queue: str | None = None,
     priority: int | None = None,
+    cache: bool | None = None,
 ) -> Step:
     """One step of a plan.
 
     `agent` is the name of a registered agent, or `plan` a sub-plan whose steps run in its place. `request` is JSON with
     references such as `${locate.files}`. `after` names steps to wait for, beside those that are referred to. `each` is
     a reference to a list: the step runs once for each `${item}` of it, as `name-0`, `name-1`, ... `when` is a
-    condition; if it is false the step is skipped and `${name}` is null. What is None here is taken from the agent.
+    condition; if it is false the step is skipped and `${name}` is null. `cache=False` runs the agent in any case. What
+    is None here is taken from the agent.
     """
     inner = tuple(plan.steps if isinstance(plan, Plan) else plan)
     after = (after,) if isinstance(after, str) else tuple(after)
-    return Step(name, agent, inner, request, after, each, when, retries, backoff, timeout, queue, priority)
+    return Step(name, agent, inner, request, after, each, when, retries, backoff, timeout, queue, priority, cache)
 
 
 @dataclass(frozen=True)
@@ -249,6 +253,8 @@ def _check_form(one: Step, where: str) -> None:
                 f"step {one.name!r}: when must be a condition such as ${{locate.count}} > 0, found {one.when!r}"
             )
         check_condition(one.when)
+    if one.cache is not None and not isinstance(one.cache, bool):
+        raise PlanError(f"step {one.name!r}: cache must be true or false, found {one.cache!r}")
     _check_numbers(one)
 
 

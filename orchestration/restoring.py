@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from ..errors import CheckpointDamaged, CheckpointNotFound, SessionError, StorageError
-from ..storage import agent_states, bulk, checkpoints, graph, results, serial, steps
+from ..storage import agent_parts, bulk, checkpoints, graph, results, serial, steps
 from ..storage.database import Transaction
 from .engine import Engine
 from .states import after
@@ -101,7 +101,7 @@ def _put_back(turn: Turn, state: checkpoints.State, before: checkpoints.State) -
     rows = [_row(row, before.steps.get(number)) for number, row in state.steps.items()]
     hot.epoch_floor = max(hot.epoch_floor, bulk.highest_epoch(tx, hot.id)) + 1
     bulk.replace_all(tx, hot.id, rows, [list(i) for i in state.inputs.items()], state.edges, hot.epoch_floor)
-    agent_states.replace_all(tx, hot.id, state.agents)
+    agent_parts.replace_all(tx, hot.id, state.agents)
     statuses = [row[_STATUS] for row in rows]
     hot.total_steps = len(statuses)
     hot.open_steps = sum(s not in steps.FINAL for s in statuses)

@@ -124,6 +124,8 @@ def _input(one: Step, item: Any) -> str:
     for key in ("when", "each"):
         if getattr(one, key):
             body[key] = getattr(one, key)
+    if one.cache is False:
+        body["cache"] = False
     if one.each or one.plan:
         body["step"] = one.to_dict()
     return serial.encode(body, what=f"request of step {one.name!r}").decode()
@@ -134,6 +136,11 @@ def step_from(data: dict[str, Any]) -> Step:
     known = dict(data)
     inner = [step_from(s) for s in known.pop("plan", ())]
     return step(**known, plan=inner)
+
+
+def as_step(one: Any) -> Step:
+    """A step that an agent added, as it is or as what `Step.to_dict` gives."""
+    return one if isinstance(one, Step) else step_from(one)
 
 
 def check_agents(plan: Iterable[Step], registry: Registry) -> None:

@@ -16,9 +16,18 @@ from ..storage import serial
 from .agents import Agent, AgentOutput, Finding, granted
 from .context import Context
 from .engine import Engine, Work
+from .rows import as_step
+from .sizes import check_requests
+from .state.stepstate import HeldFailed
 
 #: Faults that another attempt cannot mend.
 FINAL_FAULTS = (PermissionMissing, PlanError, AgentError, NotSerializable, TooLarge)
+#: Why what an agent gave cannot be recorded: another attempt may meet other state than this one did.
+UNRECORDABLE = (*FINAL_FAULTS, HeldFailed)
+
+#: Findings of one step, and their values and evidence in bytes of JSON.
+MOST_FINDINGS = 10_000
+MOST_FINDING_BYTES = 1 << 24
 
 _loops = threading.local()
 
@@ -41,7 +50,7 @@ def run(agent: Agent, context: Context, request: Any) -> AgentOutput:
     answer = agent.function(argument, context)
     if agent.is_async:
         answer = _run(answer)
-    return _output(agent, context.step, answer)
+    return _output(agent, context, answer)
 
 
 def _run(answer: Coroutine[Any, Any, Any]) -> Any:
@@ -68,7 +77,8 @@ def _validated(model: type[BaseModel], value: Any, what: str) -> BaseModel:
         raise AgentError(f"{what} does not fit {model.__name__}: {problems}") from None
 
 
-def _output(agent: Agent, step: str, answer: Any) -> AgentOutput:
+def _output(agent: Agent, context: Context, answer: Any) -> AgentOutput:
+    step = context.step
     output = answer if isinstance(answer, AgentOutput) else AgentOutput(data=answer)
     if isinstance(output.data, BaseModel):
         output.data = output.data.model_dump(mode="json")
@@ -80,7 +90,17 @@ def _output(agent: Agent, step: str, answer: Any) -> AgentOutput:
                 f"step {step} answered with a finding that is not allowed: {finding!r}; "
                 "expected Finding with text, a list of evidence and a confidence of 0 to 1"
             )
+    _check_size(output.findings, step)
+    check_requests(map(as_step, output.add_steps), context.max_request_bytes)
     return output
+
+
+def _check_size(findings: list[Finding], step: str) -> None:
+    if len(findings) > MOST_FINDINGS:
+        raise TooLarge(f"step {step} answered with {len(findings)} findings; at most {MOST_FINDINGS} are allowed")
+    if findings:
+        values = [[finding.entity, finding.attribute, finding.value, finding.evidence] for finding in findings]
+        serial.encode(values, what=f"findings of {step}", limit=MOST_FINDING_BYTES)
 
 
 def _is_allowed(finding: Any) -> bool:

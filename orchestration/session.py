@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import SessionError, SessionNotFound, StepNotFound
-from ..storage import agent_states, checkpoints, findings, graph, results, serial, sessions
+from ..storage import agent_parts, checkpoints, findings, graph, results, serial, sessions
+from ..storage.cache import counters
 from ..storage.database import Transaction
 from ..storage.events import Event
 from . import control, streams
 from .describing import change
 from .engine import Engine
+from .guard.doors import place_of
 from .outputs import Outputs
 from .plans import Plan
+from .session_cache import Reading
+from .sizes import document_text
 from .turn import Turn
-from .views import agent_views, conflict_view, differences, moment, session_view, step_views
+from .views import agent_views, conflict_view, differences, moment, saved_view, session_view, step_views
+
+T = TypeVar("T")
 
 
 class Session:
-    """A handle on one session. Reading a property reads the database, so it is as of now."""
+    """A handle on one session. What it says is as of now: copies at hand are checked against the database first."""
 
     def __init__(
         self,
@@ -36,8 +42,14 @@ class Session:
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
 
+    def _read(self, work: Callable[[Reading], T]) -> T:
+        return self._engine.copies.read(self._engine.database, self.id, work)
+
     def _row(self) -> dict[str, Any]:
-        row = self._engine.database.read(lambda tx: sessions.get(tx, self.id))
+        return self._read(self._row_of)
+
+    def _row_of(self, reading: Reading) -> dict[str, Any]:
+        row = reading.part("row", lambda tx: sessions.get(tx, self.id))
         if row is None:
             raise SessionNotFound(f"no session {self.id!r}")
         return row
@@ -47,7 +59,7 @@ class Session:
     @property
     def status(self) -> str:
         """active, paused, completed, failed, cancelled or archived."""
-        return str(self._row()["status"])
+        return self._read(lambda reading: reading.status)
 
     @property
     def query(self) -> str:
@@ -73,7 +85,7 @@ class Session:
         """The output of the step that nothing follows; where there are several, an object of them by step name. None
         before.
         """
-        return self._engine.database.read(self._result)
+        return self._read(lambda reading: reading.part("result", self._result))
 
     def _outputs(self, tx: Transaction) -> Outputs:
         identity = sessions.identity(tx, self.id)
@@ -87,6 +99,14 @@ class Session:
         return values if len(values) > 1 else next(iter(values.values()), None)
 
     @property
+    def saved(self) -> dict[str, Any]:
+        """What the cache of results has spared it: {runs, seconds, cost}."""
+        return saved_view(*self._read(self._saved))
+
+    def _saved(self, reading: Reading) -> Sequence[Any]:
+        return reading.part("saved", lambda tx: counters.saved(tx, self.id))
+
+    @property
     def report(self) -> Any:
         """The final report that `complete` was given, or None."""
         return self._document("report")
@@ -98,17 +118,24 @@ class Session:
         return Plan.from_dict(found) if found else None
 
     def _document(self, name: str) -> Any:
-        text = self._engine.database.read(lambda tx: sessions.document(tx, self.id, name))
+        def read(tx: Transaction) -> str | None:
+            return sessions.document(tx, self.id, name)
+
+        text = self._read(lambda reading: reading.part(f"document {name}", read))
         return serial.decode(text) if text else None
 
     def steps(self) -> list[dict[str, Any]]:
         """Its steps: id, name, agent, status, attempts, progress, error, started_at, finished_at, cached ... in plan
         order.
         """
-        rows = self._engine.database.read(lambda tx: graph.overview(tx, self.id))
-        if not rows:
-            self._row()
-        return step_views(self.id, rows)
+
+        def read(reading: Reading) -> list[dict[str, Any]]:
+            rows = reading.steps()
+            if not rows:
+                self._row_of(reading)
+            return rows
+
+        return step_views(self.id, self._read(read))
 
     def output(self, name: str) -> Any:
         """The output of the step of that name (or the list of a fan-out's). Raises StepNotFound."""
@@ -121,7 +148,7 @@ class Session:
                 raise StepNotFound(f"no step {name!r} in session {self.id}; it has: {known}")
             return lookup.of(found)
 
-        return self._engine.database.read(find)
+        return self._read(lambda reading: reading.part(f"output {name}", find))
 
     def partials(self) -> dict[str, list[Any]]:
         """Partial results by agent, in order."""
@@ -132,59 +159,65 @@ class Session:
 
     def agent_states(self) -> dict[str, Any]:
         """Live state of its agents: status, progress, current task, error, last update, and what the agent itself
-        keeps (`state`).
+        keeps: `memory` is all of that, `state` its execution state.
         """
         rows, kept = self._engine.database.read(
-            lambda tx: (graph.overview(tx, self.id), agent_states.all_of(tx, self.id))
+            lambda tx: (graph.overview(tx, self.id), agent_parts.all_of(tx, self.id))
         )
-        return agent_views(rows, kept)
+        return agent_views(rows, agent_parts.shown(kept))
 
     def findings(self) -> list[dict[str, Any]]:
         """What its agents found out, in the order in which it came."""
-        return [
-            {**f, "created_at": moment(f["created_at"])}
-            for f in self._engine.database.read(lambda tx: findings.all_of(tx, self.id))
-        ]
+        return [{**f, "created_at": moment(f["created_at"])} for f in self._read(self._findings)]
+
+    def _findings(self, reading: Reading) -> list[dict[str, Any]]:
+        return reading.part("findings", lambda tx: findings.all_of(tx, self.id))
 
     def conflicts(self) -> list[dict[str, Any]]:
         """Findings that disagree: both findings, severity, strategy, and how it was resolved."""
-        rows, found = self._engine.database.read(
-            lambda tx: (findings.conflicts_of(tx, self.id), findings.all_of(tx, self.id))
-        )
-        by_id = {f["id"]: f for f in found}
+        return self._read(self._conflicts)
+
+    def _conflicts(self, reading: Reading) -> list[dict[str, Any]]:
+        rows = reading.part("conflicts", lambda tx: findings.conflicts_of(tx, self.id))
+        by_id = {f["id"]: f for f in self._findings(reading)} if rows else {}
         return [conflict_view(row, by_id) for row in rows if row["first"] in by_id and row["second"] in by_id]
 
     def resolve_conflict(self, conflict: int, value: Any, by: str = "person") -> None:
         """Settle a conflict by hand. Raises SessionError for an unknown conflict."""
-        text = serial.encode({"value": value, "by": by}).decode()
+        said = self._engine.guard.apply({"value": value, "by": by}, place_of(self.id))
+        text = document_text(self._engine.settings, "resolution", said)
 
         def work(turn: Turn) -> None:
             if not findings.resolve(turn.tx, self.id, conflict, "person", text):
                 raise SessionError(f"session {self.id} has no conflict {conflict}")
-            turn.event(
-                "conflict.resolved", component="conflicts", data={"conflict": conflict, "value": value, "by": by}
-            )
+            turn.event("conflict.resolved", component="conflicts", data={"conflict": conflict, **said})
 
         self._engine.in_turn(self.id, work)
+
+    def reveal(self, value: Any) -> Any:
+        """A value of this session, such as an output, with the fields opened that the guard's rules sealed.
+
+        Raises SealBroken for a field of another session, and KeyMissing.
+        """
+        return self._engine.guard.reveal(value, place_of(self.id))
 
     def to_dict(self, details: bool = True) -> dict[str, Any]:
         """The session as one JSON-able object; with `details` also its steps, conflicts and checkpoints."""
 
-        def read(tx: Transaction) -> dict[str, Any]:
-            row = sessions.get(tx, self.id)
-            if row is None:
-                raise SessionNotFound(f"no session {self.id!r}")
-            rows = graph.overview(tx, self.id)
-            view = session_view(row, rows, sessions.tags(tx, self.id), sessions.documents(tx, self.id))
-            view["result"] = self._result(tx) if row["status"] != "active" else None
+        def read(reading: Reading) -> dict[str, Any]:
+            row = self._row_of(reading)
+            rows = reading.steps()
+            tags = reading.part("tags", lambda tx: sessions.tags(tx, self.id))
+            view = session_view(row, rows, tags, reading.part("documents", lambda tx: sessions.documents(tx, self.id)))
+            view["result"] = reading.part("result", self._result) if row["status"] != "active" else None
+            view["saved"] = saved_view(*self._saved(reading))
+            if details:
+                view["steps"] = step_views(self.id, rows)
+                view["conflicts"] = self._conflicts(reading)
+                view["checkpoints"] = self._checkpoints(reading)
             return view
 
-        view = self._engine.database.read(read)
-        if details:
-            view["steps"] = self.steps()
-            view["conflicts"] = self.conflicts()
-            view["checkpoints"] = self.checkpoints()
-        return view
+        return self._read(read)
 
     # -- following it ------------------------------------------------------------------------------------------------
 
@@ -239,7 +272,10 @@ class Session:
         """Its checkpoints, oldest first: id, number, kind, label, seq (last event that it covers), size (bytes),
         marked, created_at.
         """
-        rows = self._engine.database.read(lambda tx: checkpoints.listing(tx, self.id))
+        return self._read(self._checkpoints)
+
+    def _checkpoints(self, reading: Reading) -> list[dict[str, Any]]:
+        rows = reading.part("checkpoints", lambda tx: checkpoints.listing(tx, self.id))
         return [
             {
                 "id": f"{self.id}:{row['number']}",
@@ -263,11 +299,13 @@ class Session:
         """Keep a checkpoint for good, or no longer."""
         number = control.checkpoint_number(self.id, checkpoint_id)
 
-        def work(tx: Transaction) -> None:
-            if not checkpoints.mark(tx, self.id, number, marked):
-                checkpoints.state_at(tx, self.id, number)
+        def work(turn: Turn) -> None:
+            if not checkpoints.mark(turn.tx, self.id, number, marked):
+                checkpoints.state_at(turn.tx, self.id, number)
+            told = {"checkpoint": number, "marked": bool(marked)}
+            turn.event("checkpoint.marked", component="checkpoints", data=told)
 
-        self._engine.database.write(work)
+        self._engine.in_turn(self.id, work)
 
     def restore(self, checkpoint_id: str | int) -> str:
         """Go back to a checkpoint, all or nothing; gives the id of the checkpoint that undoes it. Resume to go on."""

@@ -16,6 +16,7 @@ from . import control, streams
 from .engine import Engine
 from .plans import Plan
 from .session import Session
+from .sizes import check_text
 from .states import SESSION_STATES
 from .views import Page
 
@@ -129,7 +130,7 @@ class Sessions:
             raise SessionError(f"limit {limit} is not allowed; allowed: 1 to {MOST_PER_PAGE}")
         for name, value in (("user", user), ("tag", tag), ("type", type), ("words", words)):
             if value is not None:
-                control.check_text(name, value, 10_000)
+                check_text(name, value, 10_000)
         after = _position(cursor, order)
         rows = self._engine.database.read(
             lambda tx: listing.listing(
@@ -159,6 +160,11 @@ class Sessions:
     def delete(self, session_id: str) -> None:
         """Delete a session that is not active, with everything that belongs to it."""
         control.delete(self._engine, session_id)
+        self._engine.copies.forget(session_id)
+
+    def cache_stats(self) -> dict[str, Any]:
+        """What this process keeps of sessions at hand: entries, most_entries, bytes, hits, misses, hit_rate."""
+        return self._engine.copies.stats()
 
     def active_count(self) -> int:
         """How many sessions are active."""

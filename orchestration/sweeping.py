@@ -5,12 +5,14 @@ once.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import SessionNotFound
 from ..storage import events, ready, sessions, steps, sweeps
 from ..storage.database import Transaction
-from .engine import Engine
+from .engine import Engine, Work
+from .memory import remembering
 from .turn import Turn
 
 #: Hints that were not struck off within so many seconds were written by a process that has died: publish them again.
@@ -58,9 +60,10 @@ def _return_lost(engine: Engine) -> tuple[int, int]:
 
 
 def take_back(
-    engine: Engine, session_id: str, claims: list[steps.Claimed], given_back: bool = False
+    engine: Engine, session_id: str, claims: list[steps.Claimed], given_back: bool = False, leaving: Sequence[Work] = ()
 ) -> tuple[int, int]:
-    """Take steps from workers that are gone (or give them back): ready again, or dead after too many attempts.
+    """Take steps from workers that are gone (or give them back): ready again, or dead after too many attempts. What
+    those that are `leaving` have changed in their agents' memories is kept for the next attempt.
 
     Gives how many became ready and dead. A claim that has ended meanwhile is left alone.
     """
@@ -73,6 +76,9 @@ def take_back(
             why = None if given_back else f"the worker that ran attempt {c.attempts} was lost"
             if not steps.take_back(turn.tx, c, "dead" if over else "ready", why, uncount=given_back, held=turn.held):
                 continue
+            for one in leaving:
+                if one.claimed is c:
+                    remembering.leave(turn, one)
             if over:
                 why = f"its worker was lost in each of {c.attempts} attempts"
                 settling.ended(c.number, c.name, "dead", attempts=c.attempts, failures=c.failures, error=why)

@@ -109,7 +109,12 @@ def _estimate(row: dict[str, Any], progress: float) -> str | None:
     return moment(row["created_at"] + elapsed / progress)
 
 
-def agent_views(rows: list[dict[str, Any]], kept: dict[str, str]) -> dict[str, Any]:
+def saved_view(runs: int, seconds: float, cost: float) -> dict[str, Any]:
+    """What a session was spared by the cache of results."""
+    return {"runs": runs, "seconds": round(seconds, 3), "cost": round(cost, 6)}
+
+
+def agent_views(rows: list[dict[str, Any]], kept: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Live state by agent, from its steps: the running one if there is one, else the last that ran."""
     views: dict[str, Any] = {}
     for row in rows:
@@ -143,7 +148,8 @@ def agent_views(rows: list[dict[str, Any]], kept: dict[str, str]) -> dict[str, A
             view["status"] = row["status"]
     for agent, view in views.items():
         view["progress"] = progress_of([row for row in rows if row["agent"] == agent and row["kind"] == "agent"])
-        view["state"] = serial.decode(kept[agent]) if agent in kept else {}
+        view["memory"] = kept.get(agent, {})
+        view["state"] = kept[agent]["execution"] if agent in kept else {}
     return views
 
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import StepCancelled
 from ..storage import steps
+
+if TYPE_CHECKING:
+    from .cache.hit import Hit
+    from .cache.sharing import Flight
+    from .memory.memory import PersistentAgentState
+    from .state.stepstate import Held
 
 
 @dataclass(slots=True)
@@ -21,9 +27,19 @@ class Work:
     partials: list[str] = field(default_factory=list)
     progress: float = 0.0
     task: str | None = None
-    #: The agent's state as it was read, and as it is now; None: not asked for.
-    state_before: bytes | None = None
-    state: dict[str, Any] | None = None
+    #: The agent's memory; None: not asked for.
+    memory: PersistentAgentState | None = None
+    #: Whether this attempt or an earlier one has left something of the memory, to be dropped when the step ends.
+    has_left: bool = False
+    #: What the step wrote to keyed state, to be recorded with its result.
+    held: Held | None = None
+    #: Whether the plan lets it be answered from the cache of results.
+    may_cache: bool = True
+    #: The agent looked at what is its session's own: what it gives is not for others.
+    private: bool = False
+    #: The result that was found for it, and its place among those who would compute the same.
+    hit: Hit | None = None
+    flight: Flight | None = None
 
     @property
     def session_id(self) -> str:

@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 
 from ..errors import CheckpointDamaged, CheckpointNotFound
-from . import agent_states, bulk, deltas, serial
+from . import agent_parts, bulk, deltas
 from .database import Query, Transaction, now
 from .sessions import Hot
 from .tables import checkpoints
@@ -35,7 +35,7 @@ class Change:
     """What one turn changed.
 
     `ended` is {step number: values of `_ENDS`}, `added` new rows, inputs and edges, `opened` numbers of groups whose
-    members were added, `agents` deltas or whole texts.
+    members were added, `agents` deltas, whole texts, or an empty one for what is gone.
     """
 
     ended: dict[int, list[Any]] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Change:
 class State:
     """A session's whole restorable state.
 
-    `session` is [status, phase, error]; rows are as `bulk.rows` gives them, agents' states are JSON text by agent.
+    `session` is [status, phase, error]; rows are as `bulk.rows` gives them, `agents` as `agent_parts.all_of` does.
     """
 
     session: list[Any]
@@ -73,8 +73,9 @@ class State:
             for place, value in zip(_PLACES, values, strict=True):
                 self.steps[number][place] = value
         for agent, body in agents.items():
-            known = self.agents.get(agent, "").encode()
-            self.agents[agent] = body if isinstance(body, str) else deltas.apply(known, body).decode()
+            known = self.agents.pop(agent, "").encode()
+            if body:  # else it is gone
+                self.agents[agent] = body if isinstance(body, str) else deltas.apply(known, body).decode()
 
     def shown(self) -> dict[str, Any]:
         """The state for people: steps by name, agents' states as JSON values."""
@@ -83,7 +84,7 @@ class State:
         return {
             "session": dict(zip(("status", "phase", "error"), self.session, strict=True)),
             "steps": {row["name"]: {key: row[key] for key in keys} for row in rows},
-            "agents": {agent: serial.decode(text) for agent, text in self.agents.items()},
+            "agents": agent_parts.shown(self.agents),
         }
 
     def packed(self) -> bytes:
@@ -100,7 +101,7 @@ class State:
 def read_state(tx: Transaction, hot: Hot) -> State:
     """The state of a locked session as its tables have it now."""
     rows, inputs, links = bulk.rows(tx, hot.id)
-    agents = agent_states.all_of(tx, hot.id)
+    agents = agent_parts.all_of(tx, hot.id)
     return State(_standing(hot), {row[0]: row for row in rows}, dict(inputs), links, agents)
 
 

@@ -128,6 +128,12 @@ class Connections:
                 return
             _close_quietly(connection)
 
+    def close(self) -> None:
+        """Close what is not in use, and the gate."""
+        self.close_idle()
+        if self.gate is not None:
+            self.gate.close()
+
     # -- forks ---------------------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:

@@ -210,8 +210,8 @@ class Database:
         return self._dialect
 
     def dispose(self) -> None:
-        """Close this process's idle connections; the next use opens new ones."""
-        self._connections.close_idle()
+        """Close this process's idle connections and files; the next use opens new ones."""
+        self._connections.close()
 
     def changes(self) -> Changes:
         """A watch that tells whether any process has committed since it was last asked."""

@@ -14,6 +14,7 @@ from ..errors import TooLarge
 from . import serial
 from .blobs import BlobStore
 from .database import Query, Transaction
+from .states.tables import state_values
 from .tables import blobs, partial_results, results, steps
 
 _r = results.c
@@ -62,7 +63,7 @@ def store(data: bytes, blobs_: BlobStore, inline: int) -> Stored:
     return Stored(data, blobs_.put(data))
 
 
-def _refer_to(tx: Transaction, blobs_: BlobStore, blob: str, data: bytes) -> None:
+def refer_to(tx: Transaction, blobs_: BlobStore, blob: str, data: bytes) -> None:
     """Hold on to a blob until the transaction ends; write it again if it was deleted since it was put."""
     while tx.row(_KEEP_BLOB, wanted=blob) is None:
         tx.run(_ADD_BLOB, wanted=blob, bytes=len(data), moment=tx.now())
@@ -82,7 +83,7 @@ def record(
 ) -> None:
     """Insert the one result of a claim; the primary key refuses a second."""
     if stored.blob is not None:
-        _refer_to(tx, blobs_, stored.blob, stored.data)
+        refer_to(tx, blobs_, stored.blob, stored.data)
     values = {"session_id": session_id, "number": number, "epoch": epoch, "blob": stored.blob, "size": stored.size}
     body = stored.data.decode() if stored.blob is None else None
     tx.later(_INSERT, [{**values, "body": body, "confidence": confidence, "cost": cost}])
@@ -123,7 +124,11 @@ _HAS = Query(
     )
 )
 _BLOBS_OF = Query(select(_r.blob).where(_r.session_id == bindparam("session"), _r.blob.is_not(None)))
-_REFERRED = Query(select(_r.session_id).where(_r.blob == bindparam("wanted")).limit(1))
+#: Where blobs are referred to: one that none of these finds can go.
+_REFERRED = (
+    Query(select(_r.session_id).where(_r.blob == bindparam("wanted")).limit(1)),
+    Query(select(state_values.c.key).where(state_values.c.blob == bindparam("wanted")).limit(1)),
+)
 _FORGET_BLOB = Query(delete(blobs).where(blobs.c.hash == bindparam("wanted")))
 
 
@@ -144,9 +149,10 @@ def delete_unreferenced(tx: Transaction, blobs_: BlobStore, hashes: Iterable[str
     that content next finds the file missing and writes it again.
     """
     for one in sorted(set(hashes)):
-        if tx.row(_LOCK_BLOB, wanted=one) is not None and tx.row(_REFERRED, wanted=one) is None:
-            tx.run(_FORGET_BLOB, wanted=one)
-            blobs_.delete(one)
+        if tx.row(_LOCK_BLOB, wanted=one) is None or any(tx.row(query, wanted=one) for query in _REFERRED):
+            continue
+        tx.run(_FORGET_BLOB, wanted=one)
+        blobs_.delete(one)
 
 
 _ADD_PARTIAL = Query(

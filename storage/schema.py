@@ -9,11 +9,17 @@ from typing import Any
 from sqlalchemy import Connection, inspect, text
 
 from ..errors import StorageError
+from . import agent_parts, migration_runs
+from .cache import tables as _cache
 from .database import Database
+from .keys import keymarks
+from .states import tables as _states
 from .tables import metadata
 
+#: Where tables are declared beside `tables`: `metadata` knows them once they are imported.
+DECLARED = (agent_parts, keymarks, migration_runs, _cache, _states)
 #: The newest revision in `migrations/versions`; a test holds the two together.
-HEAD = "0002"
+HEAD = "0006"
 #: Where Alembic finds them, also when the package is installed: package:folder.
 SCRIPTS = "celeriac.storage:migrations"
 

@@ -61,6 +61,11 @@ def canonical(value: object, what: str = "value") -> bytes:
     return _checked(_encode_sorted, value, what, None)
 
 
+def loose(value: object) -> str:
+    """The value as JSON text, unchecked: to look for something in it, not to store it. Raises what msgspec raises."""
+    return _encode(value).decode()
+
+
 def decode(data: bytes | str | memoryview) -> Any:
     """The value that JSON text stands for. Raises StorageError when the text is not JSON."""
     try:

@@ -8,6 +8,8 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, func, insert, literal_column, select, text, update
 
+from .agent_parts import agent_parts
+from .cache.tables import cache_savings, cache_waiters
 from .database import Call, Query, Row, Transaction, now
 from .tables import (
     agent_states,
@@ -112,6 +114,14 @@ _STATUS = Query(select(_s.status, _s.event_seq).where(_this))
 def status(tx: Transaction, session_id: str) -> tuple[str, int] | None:
     """(status, number of the last event) of a session."""
     return tx.row(_STATUS, session=session_id)
+
+
+_VERSION = Query(select(_s.event_seq, _s.checkpoint_seq, _s.updated_at, _s.status).where(_this))
+
+
+def version(tx: Transaction, session_id: str) -> tuple[Any, ...] | None:
+    """What every turn that changes a session changes, and so tells whether anything has changed; None without one."""
+    return tx.row(_VERSION, session=session_id)
 
 
 _CREATE_COLUMNS = (
@@ -243,7 +253,7 @@ _INACTIVE = Query(
 )
 _OWNED = (
     session_documents, session_tags, steps, step_inputs, edges, results, agent_states, partial_results, findings,
-    conflicts, checkpoints, events, outbox,
+    conflicts, checkpoints, events, outbox, agent_parts, cache_waiters, cache_savings,
 )  # fmt: skip
 _DELETE = [Query(delete(t).where(t.c.session_id == bindparam("session"))) for t in _OWNED]
 _DELETE_ROW = Query(delete(sessions).where(_this))

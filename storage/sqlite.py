@@ -101,11 +101,16 @@ class WriteGate:
             finally:
                 fcntl.flock(gate, fcntl.LOCK_UN)
 
+    def close(self) -> None:
+        """Close the files; the next writer opens them again."""
+        with self._thread:
+            while self._files:
+                os.close(self._files.pop())
+
     def forget(self) -> None:
         """After a fork: the inherited files share the parent's locks, so open our own."""
         self._thread = threading.Lock()
-        while self._files:
-            os.close(self._files.pop())
+        self.close()
 
 
 def _locked_at_once(gate: int) -> bool:

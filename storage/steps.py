@@ -231,6 +231,18 @@ def expired(tx: Transaction) -> list[Claimed]:
     return [Claimed(*row) for row in tx.rows(_EXPIRED)]
 
 
+_PROGRESS = Query(
+    select(_s.number, _s.progress, _s.task).where(
+        _s.session_id == bindparam("session"), _s.status == bindparam("state")
+    )
+)
+
+
+def progress(tx: Transaction, session_id: str) -> dict[int, tuple[float, str | None]]:
+    """(progress, task) of a session's running steps by number: what is written without a turn."""
+    return {number: (part, line) for number, part, line in tx.rows(_PROGRESS, session=session_id, state="running")}
+
+
 def running(tx: Transaction) -> list[Claimed]:
     """All running steps."""
     return [Claimed(*row) for row in tx.rows(_RUNNING)]

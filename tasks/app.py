@@ -23,12 +23,20 @@ from ..config import Settings
 from ..errors import SettingsError
 from ..orchestration import sweeping
 from ..orchestration.agents import Registry, registry
+from ..orchestration.cache import ResultCache
+from ..orchestration.cache.sharing import StepCache
 from ..orchestration.engine import Engine
+from ..orchestration.guard import logs
 from ..orchestration.heartbeat import Heartbeat
+from ..orchestration.schemas import Schemas, schemas
+from ..orchestration.schemas.runs import Migrations
 from ..orchestration.sessions import Session, Sessions
+from ..orchestration.state.state import State
 from ..orchestration.sweeping import Swept
 from ..storage import schema
 from ..storage.events import Hint
+from ..storage.keys import keymarks
+from ..storage.keys.sealing import KeyRing
 from . import conf, consumer, signals
 from .embedded import DaemonPool, EmbeddedWorker
 from .flower import StepEvents
@@ -39,6 +47,8 @@ from .timeline import Timeline
 
 logger = logging.getLogger("celeriac")
 
+#: The tasks of ours that messages start. Their names never change: workers of old and new releases share a queue.
+OWN_TASKS = ("celeriac.step", "celeriac.sweep", "celeriac.research")
 #: Beat sweeps this often, in seconds, beside the sweepers of the workers.
 BEAT_SWEEP_SECONDS = 10.0
 #: What still waits to be shown when a worker or a child of it ends is waited for so long, in seconds.
@@ -72,7 +82,9 @@ class Celeriac:
         self._starting = threading.RLock()
         self._events = StepEvents(self.app)
         self._heartbeat = Heartbeat(self._engine)
-        self._serving = Serving(self.app, self._engine, self._heartbeat, self._events)
+        self._cache = ResultCache(self.settings, self._engine.database)
+        cached = StepCache(self._engine, self._cache)
+        self._serving = Serving(self.app, self._engine, self._heartbeat, self._events, cached)
         self.timeline = Timeline(self._engine)
         self._sweeper: Sweeper | None = None
         self._embed = embed and not self.broker
@@ -96,6 +108,11 @@ class Celeriac:
         self.prepare()
         return self._engine
 
+    @property
+    def keyring(self) -> KeyRing | None:
+        """The keys of `keys_file` or CELERIAC_KEYS; None where neither is set."""
+        return self._engine.keyring
+
     def prepare(self) -> None:
         """Bring an empty database to the current schema and import the agents. Only the first call does anything."""
         if self._ready:
@@ -104,8 +121,13 @@ class Celeriac:
             if not self._ready:
                 if self._attached:
                     conf.check(self.app)
+                self.sign()
                 schema.ensure(self._engine.database)
+                if self._engine.keyring is not None:
+                    keymarks.confirm(self._engine.database, self._engine.keyring)
                 load_agents(self.settings.agents)
+                logs.install(self._engine.guard)
+                schemas.load(self.settings.schemas)
                 self._ready = True
 
     @property
@@ -114,6 +136,28 @@ class Celeriac:
         engine = self.engine
         self._serving.count_slots()
         return Sessions(engine, self._waker, self._attend)
+
+    @property
+    def state(self) -> State:
+        """Keyed state in scopes; agents have it as `ctx.state`."""
+        return self.engine.state
+
+    @property
+    def schemas(self) -> Schemas:
+        """Schemas of keyed state, as the setting `schemas` names them."""
+        self.prepare()
+        return schemas
+
+    @property
+    def migrations(self) -> Migrations:
+        """Bringing values of keyed state to other versions of their schemas."""
+        return Migrations(self.state, self.schemas, self.engine, self.settings.state_url or self.settings.database)
+
+    @property
+    def cache(self) -> ResultCache:
+        """The cache of agents' results, shared by all processes of this database."""
+        self.prepare()
+        return self._cache
 
     def research(
         self,
@@ -194,6 +238,12 @@ class Celeriac:
         if self._disconnect is not None:
             self._disconnect()
             self._disconnect = None
+        with contextlib.suppress(Exception):
+            self._cache.close()
+        if "state" in vars(self._engine):
+            with contextlib.suppress(Exception):
+                self._engine.state.close()
+        self._engine.presence.leave()
         self._engine.database.dispose()
 
     # -- publishing --------------------------------------------------------------------------------------------------
@@ -319,6 +369,13 @@ class Celeriac:
             self._ending = False
             atexit.unregister(self._stop_embedded)
 
+    def sign(self) -> None:
+        """Sign our messages where the app signs its own (Celery's serializer `auth`)."""
+        if self.app.conf.task_serializer == conf.SIGNED:
+            for name in OWN_TASKS:
+                task = self.app.tasks[name]
+                task.serializer, task._exec_options = conf.SIGNED, None
+
     # -- the life of a worker, told by signals -------------------------------------------------------------------------
 
     def worker_starts(self, worker: Any) -> None:
@@ -332,7 +389,9 @@ class Celeriac:
         self._serving.worker_limit = worker.soft_time_limit or worker.time_limit or None
         self.prepare()
         self._serving.stopping = Flag()
-        self._sweeper = Sweeper(self._engine, self._relay, int(worker.concurrency or 1), alone=not self.broker)
+        self._sweeper = Sweeper(
+            self._engine, self._relay, int(worker.concurrency or 1), alone=not self.broker, cache=self._cache
+        )
         self._sweeper.note()
 
     def worker_is_ready(self) -> None:
@@ -353,6 +412,7 @@ class Celeriac:
     def _send_what_waits(self) -> None:
         self._events.flush(FLUSH_SECONDS)
         self.timeline.flush(FLUSH_SECONDS)
+        self._cache.flush()
 
     def worker_stops(self) -> None:
         """In the main process, when it is told to stop: nothing more is carried on with."""

@@ -12,6 +12,8 @@ from . import transport
 
 #: Beat looks for this often, in seconds, when it has nothing to do.
 BEAT_SECONDS = 5.0
+#: Celery's serializer of signed messages.
+SIGNED = "auth"
 UNSAFE = frozenset({"pickle", "yaml", "application/x-python-serialize", "application/x-yaml"})
 
 
@@ -70,10 +72,17 @@ def transport_options(broker_url: str) -> dict[str, Any]:
 
 
 def check(app: Celery) -> None:
-    """Refuse an app whose workers would take pickle or YAML: whoever can write to its broker could run code."""
-    accepted = {str(kind) for kind in app.conf.accept_content or ()}
-    if accepted & UNSAFE:
-        raise SettingsError(
-            f"the Celery app {app.main or 'default'!r} accepts {', '.join(sorted(accepted & UNSAFE))}; "
-            "Celeriac joins only apps that accept JSON alone: set accept_content = ['json']"
-        )
+    """Refuse an app whose workers would take, or whose programs would send, pickle or YAML.
+
+    Whoever can write to its broker, or to its result backend, could run code. Raises SettingsError naming the setting.
+    """
+    for setting in ("accept_content", "result_accept_content", "task_serializer", "result_serializer"):
+        value = getattr(app.conf, setting, None) or ()
+        unsafe = sorted({value} & UNSAFE if isinstance(value, str) else {str(kind) for kind in value} & UNSAFE)
+        if unsafe:
+            says = "accepts" if setting == "accept_content" else f"has {setting} ="
+            raise SettingsError(
+                f"the Celery app {app.main or 'default'!r} {says} {', '.join(unsafe)}; "
+                "Celeriac joins only apps that accept JSON alone: set accept_content = ['json']"
+                + ("" if setting == "accept_content" else f", and {setting} to JSON too")
+            )

@@ -21,8 +21,10 @@ from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
 from ..errors import CeleriacError, SessionNotFound, StepCancelled, StepTimeout, StorageError
 from ..orchestration import runner, sweeping
 from ..orchestration.agents import AgentOutput
+from ..orchestration.cache.sharing import StepCache, Waiting
 from ..orchestration.engine import Engine, Lost, Work
 from ..orchestration.heartbeat import Heartbeat
+from ..orchestration.state.stepstate import HeldFailed
 from ..storage.faults import point
 from .flower import StepEvents
 
@@ -34,7 +36,7 @@ COUNT_SECONDS = 20.0
 RECORD_AGAIN_SECONDS = 1.0
 LEAST_PATIENCE = 60.0
 #: Of our own errors, those that another attempt may not meet; the others are said on purpose, and final.
-PASSING_FAULTS = (StepTimeout, StorageError)
+PASSING_FAULTS = (StepTimeout, StorageError, HeldFailed)
 #: Whatever else a hint names, it did not come from us.
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -77,11 +79,14 @@ class _Job:
 class Serving:
     """Runs steps in this process. One for each Celeriac; safe in threads and after forks."""
 
-    def __init__(self, app: Celery, engine: Engine, heartbeat: Heartbeat, events: StepEvents) -> None:
+    def __init__(
+        self, app: Celery, engine: Engine, heartbeat: Heartbeat, events: StepEvents, cached: StepCache
+    ) -> None:
         self._app = app
         self._engine = engine
         self._heartbeat = heartbeat
         self._events = events
+        self._cached = cached
         self._local = threading.local()
         self._tracers: dict[str, Any] = {}
         self._count_at = 0.0
@@ -176,6 +181,8 @@ class Serving:
         job: _Job = self._local.job
         try:
             output = self._call_agent(job.work)
+        except Waiting as fault:
+            self._waits(job, fault)
         except Lost:
             self._lost(job)
         except (StepTimeout, SoftTimeLimitExceeded):
@@ -196,6 +203,9 @@ class Serving:
 
     def _call_agent(self, work: Work) -> AgentOutput:
         agent, context = runner.prepare(self._engine, work, lambda: self._heartbeat.flush(work))
+        hit = self._cached.look(work, agent, context.permissions)
+        if hit is not None:
+            return hit.output
         point("before-effect")
         with self._heartbeat.over(work, context, self._limit(work.claimed.timeout)):
             output = runner.run(agent, context, work.request)
@@ -207,8 +217,9 @@ class Serving:
             job.following = self._recorded(lambda: self._engine.finish(job.work, output, job.carry, job.queue))
         except Lost:
             self._lost(job)
-        except runner.FINAL_FAULTS as fault:  # the output cannot be stored: another attempt would give the same
+        except runner.UNRECORDABLE as fault:
             self._failed(job, fault)
+        self._cached.landed(job.work, output)
         job.outcome = ("task-succeeded", "")
 
     def _recorded(self, record: Callable[[], Work | None]) -> Work | None:
@@ -228,6 +239,7 @@ class Serving:
 
     def _failed(self, job: _Job, fault: Exception) -> None:
         c = job.work.claimed
+        self._cached.crashed(job.work)
         final = isinstance(fault, CeleriacError) and not isinstance(fault, PASSING_FAULTS)
         carry, queue = job.carry, job.queue
         try:
@@ -237,14 +249,22 @@ class Serving:
         except Lost:
             self._lost(job)
         if not final and c.failures < c.retries:
-            job.outcome = ("task-retried", repr(fault))
+            job.outcome = ("task-retried", self._engine.guard.text(repr(fault)))
             raise Retry(exc=fault, when=c.backoff * 2**c.failures) from fault
-        job.outcome = ("task-failed", repr(fault))
+        job.outcome = ("task-failed", self._engine.guard.text(repr(fault)))
         raise fault
+
+    def _waits(self, job: _Job, why: Waiting) -> None:
+        """The step was put back until another has computed what it would. Go on with what the session has ready."""
+        job.outcome = ("task-retried", str(why))
+        if job.carry:
+            job.following = self._engine.claim(job.work.session_id, job.queue)
+        raise Ignore
 
     def _lost(self, job: _Job) -> None:
         """The step is another's, or cancelled: what it gave is not recorded. Go on with what the session has ready."""
         job.outcome = ("task-revoked", "")
+        self._cached.crashed(job.work)
         logger.info("step %s of session %s is no longer this worker's", job.work.claimed.name, job.work.session_id)
         if job.carry:
             job.following = self._engine.claim(job.work.session_id, job.queue)
@@ -253,7 +273,8 @@ class Serving:
     def _give_back(self, works: list[Work]) -> None:
         for work in works:
             try:
-                sweeping.take_back(self._engine, work.session_id, [work.claimed], given_back=True)
+                sweeping.take_back(self._engine, work.session_id, [work.claimed], given_back=True, leaving=[work])
+                self._cached.crashed(work)
             except Exception as fault:  # the lease will end by itself
                 logger.warning("step %s could not be given back: %s", work.claimed.name, fault)
 
@@ -267,6 +288,7 @@ def _agent_task(app: Celery, name: str, serving: Serving) -> Task:
 
     class AgentTask(Task):
         ignore_result = True
+        store_errors_even_if_ignored = False
         max_retries = None
 
         def run(self, session: str, step: str, attempt: int) -> None:

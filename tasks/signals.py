@@ -105,6 +105,7 @@ class _Workers:
     def beat(self, **_: Any) -> None:
         # Our schedule file lies there, and beat makes no folder.
         self._celeriac.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self._celeriac.sign()
 
     def child(self, **_: Any) -> None:
         """In a fresh child of a prefork pool (or the one process of the solo pool): steps run in its main thread."""

@@ -10,6 +10,7 @@ import threading
 import time
 
 from ..orchestration import sweeping
+from ..orchestration.cache import ResultCache
 from ..orchestration.engine import Engine
 from ..storage import events, steps, workers
 from ..storage.database import Transaction
@@ -21,6 +22,8 @@ logger = logging.getLogger("celeriac.sweeper")
 SEEN_SECONDS = 20.0
 #: What killed writers left in the blob store is removed once it is so old, in seconds; looked for as often.
 TIDY_SECONDS = 3600.0
+#: Cached results that are too old or too many are deleted about so often, in seconds.
+CACHE_SECONDS = 60.0
 #: A worker without a broker looks so often, in seconds, whether another process has written to SQLite ...
 LOOK_SECONDS = 0.05
 #: ... and so often to PostgreSQL, where each look is a query.
@@ -30,11 +33,12 @@ SLOW_LOOK_SECONDS = 0.5
 class Sweeper:
     """Runs `sweeping.sweep` about every `sweep_seconds`; beat may sweep too, and so may every other worker."""
 
-    def __init__(self, engine: Engine, relay: Relay, slots: int, alone: bool) -> None:
+    def __init__(self, engine: Engine, relay: Relay, slots: int, alone: bool, cache: ResultCache) -> None:
         self._engine = engine
         self._relay = relay
         self._slots = slots
         self._alone = alone  # there is no broker: hints of other processes reach this worker through the database only
+        self._cache = cache
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -73,6 +77,7 @@ class Sweeper:
     def _run(self) -> None:
         sweep_at = time.monotonic()
         tidy_at, seen_at = sweep_at, sweep_at + SEEN_SECONDS
+        cache_at = sweep_at + CACHE_SECONDS * random.uniform(0.0, 1.0)
         newcomers = _Newcomers(self._engine, self._relay) if self._alone else None
         while not self._stopped.wait(newcomers.pause if newcomers else max(sweep_at - time.monotonic(), 0.01)):
             try:
@@ -85,6 +90,9 @@ class Sweeper:
                     seen_at = time.monotonic() + SEEN_SECONDS
                     self.note()
                     self._forget_the_dead()
+                if time.monotonic() >= cache_at:
+                    cache_at = time.monotonic() + CACHE_SECONDS * random.uniform(0.8, 1.2)
+                    self._cache.tidy()
                 if time.monotonic() >= tidy_at:
                     tidy_at = time.monotonic() + TIDY_SECONDS
                     self._engine.blobs.sweep_temporary(TIDY_SECONDS)

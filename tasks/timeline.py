@@ -40,7 +40,7 @@ class Timeline:
             self._pid, self._waiting = os.getpid(), queue.Queue(MOST_WAITING)
             threading.Thread(target=self._run, name="celeriac-timeline", daemon=True).start()
         if "error" in data:
-            data["error"] = str(data["error"])[:ERROR_CHARACTERS]
+            data["error"] = self._engine.guard.text(str(data["error"]))[:ERROR_CHARACTERS]
         try:
             self._waiting.put_nowait((session_id, type_, data))
         except queue.Full:

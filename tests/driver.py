@@ -70,7 +70,7 @@ class Driver:
             return self.engine.finish(work, output, carry)
         except Lost:
             return None
-        except runner.FINAL_FAULTS as fault:
+        except runner.UNRECORDABLE as fault:
             return self.failed(work, fault, carry)
 
     def call(self, work: Work) -> Any:

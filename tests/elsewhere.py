@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 from driver import Driver
+
+from celeriac.orchestration import sweeping
 
 
 def run_echo(url: str, folder: str, session_id: str) -> None:
@@ -35,3 +39,29 @@ def work_off(url: str, folder: str, ids: list[str], ledger: str, seed: int) -> N
         for session_id in todo:
             driver.run(session_id, carry=rng.random() < 0.5)
         todo = [i for i in todo if driver.sessions.get(i).status == "active"]
+
+
+def remember(url: str, folder: str, session_id: str, seed: int) -> None:
+    """Run a session's steps of the agent `recorder`, beside others who do the same; kill this process now and then."""
+    driver = Driver(url, Path(folder), lease_seconds=5.0, max_attempts=100)
+    rng = random.Random(seed)
+
+    @driver.agent("recorder")
+    def recorder(request: Any, ctx: Any) -> Any:
+        memory = ctx.memory
+        memory.history.append(request)
+        memory.used("search", found=2)
+        memory.setdefault("seen", []).append(request)
+        memory[f"k{request}"] = ctx.attempt
+        if rng.random() < 0.2:
+            memory.save()
+        if rng.random() < 0.1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if rng.random() < 0.3:
+            time.sleep(0.01)
+
+    session = driver.sessions.get(session_id)
+    while session.status == "active":
+        if not driver.run(session, carry=rng.random() < 0.5):
+            sweeping.sweep(driver.engine)
+            time.sleep(0.01)

@@ -42,7 +42,7 @@ def test_there_is_a_checkpoint_after_each_step(driver: Driver) -> None:
 def test_a_checkpoint_costs_what_changed(driver: Driver) -> None:
     @driver.agent("keeper")
     def keeper(request: Any, ctx: Any) -> Any:
-        ctx.state.setdefault("notes", []).append(f"{ctx.step} " * 10)
+        ctx.memory.setdefault("notes", []).append(f"{ctx.step} " * 10)
         return None
 
     session = driver.start(*(step(f"s{n}", "keeper", after=[f"s{n - 1}"] if n else []) for n in range(60)))
@@ -57,8 +57,8 @@ def test_a_restored_session_runs_again_from_there_and_the_restore_can_be_undone(
     @driver.agent("count")
     def count(request: Any, ctx: Any) -> Any:
         runs.append(ctx.step)
-        ctx.state["runs"] = ctx.state.get("runs", 0) + 1
-        return ctx.state["runs"]
+        ctx.memory["runs"] = ctx.memory.get("runs", 0) + 1
+        return ctx.memory["runs"]
 
     session = driver.start(step("a", "count"), step("b", "count", after=["a"]), step("c", "count", after=["b"]))
     driver.run(session)
@@ -248,7 +248,7 @@ def test_every_checkpoint_of_a_random_session_can_be_restored(make_driver: Calla
 
     @driver.agent("work")
     def work(request: Any, ctx: Any) -> Any:
-        ctx.state["count"] = ctx.state.get("count", 0) + 1
+        ctx.memory["count"] = ctx.memory.get("count", 0) + 1
         more = [step(f"more-{ctx.step.replace('/', '_')}-x", "list")] if rng.random() < 0.1 else []
         return AgentOutput(data=request, add_steps=more)
 

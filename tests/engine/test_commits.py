@@ -69,7 +69,7 @@ def test_commits_of_unknown_outcome_lose_and_double_nothing(driver: Driver, seed
     def work(request: Any, ctx: Any) -> Any:
         ran.append(ctx.step)
         ctx.partial({"of": ctx.step})
-        ctx.state["n"] = ctx.state.get("n", 0) + 1
+        ctx.memory["n"] = ctx.memory.get("n", 0) + 1
         if request == 3 and ctx.attempt == 1:
             raise ValueError("once")
         return {"n": request}

@@ -243,8 +243,8 @@ def test_a_running_agent_is_stopped_when_its_session_is_cancelled(driver: Driver
 def test_steps_of_one_agent_at_once_keep_each_other_s_state(driver: Driver) -> None:
     @driver.agent("counter")
     def counter(request: Any, ctx: Any) -> Any:
-        ctx.state[request] = ctx.state.get(request, 0) + 1
-        ctx.state["last"] = request
+        ctx.memory[request] = ctx.memory.get(request, 0) + 1
+        ctx.memory["last"] = request
 
     session = driver.start(*(step(f"s{n}", "counter", f"k{n}") for n in range(6)))
     works = [driver.engine.claim(session.id) for _ in range(6)]

@@ -194,8 +194,10 @@ def on_terminal(words: list[str], folder: Path, env: dict[str, str] | None = Non
     running = subprocess.Popen(command, cwd=folder, env=settings, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     said = b""
+    waiting = select.poll()  # `select.select` takes no more than 1,024 files
+    waiting.register(ours, select.POLLIN)
     while True:
-        if select.select([ours], [], [], 30)[0]:
+        if waiting.poll(30_000):
             try:
                 part = os.read(ours, 65536)
             except OSError:  # the other end is closed

@@ -123,3 +123,14 @@ def slow_once(request: dict[str, Any], ctx: Any) -> str:
         mark.touch()
         time.sleep(20)
     return "done"
+
+
+@agent("edge.remembers")
+def remembers(request: dict[str, Any], ctx: Any) -> Any:
+    """Changes its memory and takes twenty seconds; where an attempt was stopped, gives what that one left."""
+    if ctx.memory.unfinished is not None:
+        return {"left": ctx.memory.unfinished["execution"], "memory": dict(ctx.memory)}
+    ctx.memory["page"] = 7
+    (Path(request["folder"]) / "begun").touch()
+    time.sleep(20)
+    return "never"

@@ -60,6 +60,22 @@ def test_a_cold_shutdown_hands_its_steps_to_others_at_once(tmp_path: Path, own_r
             assert "Traceback" not in second.log
 
 
+def test_what_an_agent_had_in_its_memory_when_its_worker_was_stopped_reaches_the_next_one(
+    tmp_path: Path, own_redis: RedisServer, client: Any
+) -> None:
+    settings = {"broker_url": own_redis.url}
+    first = Worker(tmp_path, "-c", "1", name="first", **settings)
+    with ended(first):
+        session = client(tmp_path, **settings).sessions.start(one("edge.remembers", folder=str(tmp_path)))
+        until((tmp_path / "begun").exists)
+        first.signal(signal.SIGQUIT)
+        first.process.wait(10)
+        with ended(Worker(tmp_path, "-c", "1", name="second", **settings)):
+            assert session.wait(10) == "completed"
+            assert session.result == {"left": {"page": 7}, "memory": {}}
+            assert session.agent_states()["edge.remembers"]["state"] == {}
+
+
 def test_a_killed_childs_step_is_run_again_at_once(tmp_path: Path, own_redis: RedisServer, client: Any) -> None:
     settings = {"broker_url": own_redis.url, "lease_seconds": 30}
     worker = Worker(tmp_path, "-c", "2", **settings)

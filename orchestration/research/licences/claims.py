@@ -185,7 +185,7 @@ def _file_claims(path: str, text: str, role: str, papers: list[dict[str, str]]) 
             for index, hit in enumerate(hits)
         ]
     if referred := _referred(text, path, papers):
-        line = next(number for number, content in enumerate(lines, 1) if referred[1] in content)
+        line = next(number for number, content in enumerate(lines, 1) if content.strip())
         return [_claim(how, path, line, text[:300], referred[0], "OR" if _EITHER.search(text) else "AND")]
     for number, content in enumerate(lines[:60], 1):
         if names := names_in(content):

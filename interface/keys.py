@@ -1,0 +1,153 @@
+"""`celeriac keys`: the keys that things are sealed with: make one, list them, bring what is sealed under the newest."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import KeyMissing, SettingsError
+from .invocation import Invocation, pass_invocation
+from .printing import document, json_option, say, table
+from .research import BadInput
+
+if TYPE_CHECKING:
+    from ..config import Settings
+    from ..storage.keys.rewrapping import Tally
+    from ..storage.keys.sealing import KeyRing
+
+
+@click.group()
+def keys() -> None:
+    """Keys of encryption: they lie in the file that `keys_file` names, or in CELERIAC_KEYS."""
+
+
+@keys.command()
+@click.option("--id", "key_id", metavar="ID", help="Name of the key (default: the date).")
+@click.option("--passphrase", is_flag=True, help="Make the key from a passphrase (CELERIAC_PASSPHRASE, or asked for).")
+@json_option
+@pass_invocation
+def generate(invocation: Invocation, key_id: str | None, passphrase: bool, as_json: bool) -> None:
+    """Add a key to keys_file and make it the active one. The file is made if it is not there; nobody else can read it.
+
+    What was sealed before opens with the keys that it was sealed with: leave them in the file.
+    """
+    from ..storage.keys import keyfile
+
+    path = _file(invocation.settings())
+    key_id = key_id or f"{datetime.now(UTC):%Y-%m-%d}"
+    made = keyfile.new_derived(key_id, _passphrase()) if passphrase else keyfile.new_key()
+    before = keyfile.read(path, os.environ) if path.exists() else keyfile.Keys("", {})
+    after = before.with_key(key_id, made)
+    keyfile.write(path, after)
+    if as_json:
+        document({"file": str(path), "active": after.active, "keys": list(after.secrets)})
+    else:
+        print(f"{path}: the key {key_id} is active now; keep a copy of the file where the database is not")
+
+
+def _file(settings: Settings) -> Path:
+    from ..storage.keys import keyfile, sealing
+
+    if os.environ.get(sealing.VARIABLE):
+        raise BadInput(f"{sealing.VARIABLE} is set, and wins over keys_file; add the key there, or unset it")
+    if not settings.keys_file:
+        raise BadInput('no keys_file is set; name one, as in keys_file = "/etc/celeriac/keys.toml"')
+    return keyfile.path_of(settings.keys_file)
+
+
+def _passphrase() -> str:
+    from ..storage.keys import keyfile
+
+    said = os.environ.get(keyfile.PASSPHRASE)
+    if said is None:
+        said = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+    return str(said)
+
+
+@keys.command("list")
+@json_option
+@pass_invocation
+def list_(invocation: Invocation, as_json: bool) -> None:
+    """List the keys, and how much in the database is sealed with each."""
+    from ..storage.keys import rewrapping
+
+    ring = _ring(invocation.settings())
+    with invocation.celeriac() as c:
+        tally = rewrapping.counted(c.engine.database)
+    found: list[dict[str, Any]] = [
+        {
+            "id": key_id,
+            "active": key_id == ring.active,
+            "in_ring": key_id in ring.ids,
+            "fingerprint": _fingerprint(ring, key_id),
+            "sealed": tally.found[key_id],
+        }
+        for key_id in dict.fromkeys((*ring.ids, *sorted(tally.found)))
+    ]
+    if as_json:
+        document(found)
+        return
+    columns = ("key", "state", "fingerprint", "sealed objects")
+    rows = [(one["id"], _state(one), one["fingerprint"] or "", one["sealed"]) for one in found]
+    table(columns, rows, right=("sealed objects",))
+
+
+def _ring(settings: Settings) -> KeyRing:
+    from ..storage.keys.sealing import KeyRing
+
+    ring = KeyRing.load(settings)
+    if ring is None:
+        raise SettingsError("no keys are set: name a keys_file and run `celeriac keys generate`, or set CELERIAC_KEYS")
+    return ring
+
+
+def _fingerprint(ring: KeyRing, key_id: str) -> str | None:
+    try:
+        return ring.fingerprint(key_id)
+    except KeyMissing:
+        return None
+
+
+def _state(one: dict[str, Any]) -> str:
+    return "active" if one["active"] else "kept" if one["in_ring"] else "missing"
+
+
+@keys.command()
+@json_option
+@pass_invocation
+@click.pass_context
+def rotate(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
+    """Bring what is sealed in the database and in keyed state under the active key, in batches, while work goes on.
+
+    Interrupted, it is simply run again. Exit code 1 if something could not be opened; that stays as it is.
+    """
+    from ..storage.keys import restating, rewrapping
+
+    ring = _ring(invocation.settings())
+    with invocation.celeriac() as c:
+        tally = restating.rewrap_all(c.engine.database, c.state.places.backend, ring, _tell_on_terminal())
+        left = rewrapping.counted(c.engine.database).found
+    for said in tally.refused[:20]:
+        say(f"celeriac: {said}")
+    others = {key_id: count for key_id, count in left.items() if key_id != ring.active}
+    if as_json:
+        document({"active": ring.active, "rewrapped": tally.rewrapped, "refused": len(tally.refused), "others": others})
+    else:
+        print(f"{tally.rewrapped} rewrapped with {ring.active}, {len(tally.refused)} could not be opened")
+        if not others:
+            print("checkpoints and blobs keep what was sealed before: keep the old keys as long as those are kept")
+    ctx.exit(1 if tally.refused else 0)
+
+
+def _tell_on_terminal() -> Callable[[Tally], None]:
+    def tell(tally: Tally) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{sum(tally.found.values())} looked at, {tally.rewrapped} rewrapped", err=True, nl=False)
+
+    return tell

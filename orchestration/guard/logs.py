@@ -1,0 +1,97 @@
+"""Log records without secrets: those of the `celeriac` loggers, and what Celery reports of agents' steps.
+
+Records are cleaned when they are made, before any handler sees them, so that it does not matter which handlers there
+are. The text of a record is kept as it is, with its arguments apart, unless a secret is in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from typing import Any
+
+from .policy import Policy
+
+#: Celery's report of a failed task, with its traceback, is written by this logger.
+TRACE = "celery.app.trace"
+_OWN = "celeriac"
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+_policies: weakref.WeakSet[Policy] = weakref.WeakSet()
+_formatter = logging.Formatter()
+
+
+class Redaction(logging.Filter):
+    """Cleans a record, also what was added to it with `extra`; never holds one back."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Clean the record in place."""
+        _clean(record)
+        for name in vars(record).keys() - _STANDARD:
+            setattr(record, name, _cleaned(getattr(record, name)))
+        return True
+
+
+_filter = Redaction()
+
+
+def install(policy: Policy) -> None:
+    """Clean log records of this process with the policy, beside those that are installed already, while it is in use
+    anywhere.
+    """
+    logging.getLogger(TRACE).addFilter(_filter)  # a second time it changes nothing
+    _wrap_factory()
+    _policies.add(policy)
+
+
+def guarded(logger: logging.Logger) -> logging.Logger:
+    """The logger, whose records are cleaned with all that is added to them."""
+    logger.addFilter(_filter)  # a second time it changes nothing
+    return logger
+
+
+def _wrap_factory() -> None:
+    make = logging.getLogRecordFactory()
+    if getattr(make, "celeriac", False):
+        return
+
+    def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        if _policies and record.name.startswith(_OWN):
+            _clean(record)
+        return record
+
+    factory.celeriac = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(factory)
+
+
+def _clean(record: logging.LogRecord) -> None:
+    try:
+        said = record.getMessage()
+    except Exception:  # logging would print message and arguments to standard error
+        said = f"{record.msg} (and arguments that do not fit)"
+        record.msg, record.args = said, ()
+    clean = _text(said)
+    if clean != said:
+        record.msg, record.args = clean, ()
+    if record.exc_info and not record.exc_text:
+        traceback = _formatter.formatException(record.exc_info)
+        clean = _text(traceback)
+        if clean != traceback:
+            record.exc_text, record.exc_info = clean, None
+
+
+def _text(text: str) -> str:
+    for policy in tuple(_policies):
+        text = policy.text(text)
+    return text
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, dict):
+        return {key: _cleaned(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned(one) for one in value]
+    return value

@@ -1,0 +1,1 @@
+"""What an agent keeps from one step of a session to the next."""

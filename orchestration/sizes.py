@@ -1,0 +1,46 @@
+"""What is too large, and what is no text: said before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..config import Settings
+from ..errors import PlanError, SessionError, TooLarge
+from ..storage import serial
+from .plans import Step
+
+MOST_TAGS = 100
+
+
+def check_text(name: str, value: Any, most: int) -> None:
+    """Raise SessionError unless `value` is text that any database takes, of at most that many characters."""
+    if not isinstance(value, str):
+        raise SessionError(f"{name} must be text, found {type(value).__name__}")
+    if len(value) > most:
+        raise SessionError(f"{name} has {len(value)} characters; at most {most} are allowed")
+    if not serial.is_storable(value):
+        raise SessionError(f"{name} holds a NUL character or half a surrogate pair, which is not text")
+
+
+def check_count(tags: Sequence[str]) -> None:
+    """Raise SessionError for more tags than a session may have."""
+    if len(tags) > MOST_TAGS:
+        raise SessionError(f"{len(tags)} tags are too many; at most {MOST_TAGS} are allowed")
+
+
+def check_requests(steps: Iterable[Step], limit: int) -> None:
+    """Raise PlanError naming a step, also of a sub-plan, whose request is too large."""
+    front = list(steps)
+    while front:
+        one = front.pop()
+        front += one.plan
+        try:
+            serial.encode(one.request, what=f"request of step {one.name!r}", limit=limit)
+        except TooLarge as fault:
+            raise PlanError(str(fault)) from None
+
+
+def document_text(settings: Settings, what: str, value: Any) -> str:
+    """A document of a session as JSON text. Raises NotSerializable and TooLarge."""
+    return serial.encode(value, what=what, limit=settings.max_document_bytes).decode()

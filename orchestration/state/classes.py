@@ -1,0 +1,126 @@
+"""State classes: what each one demands of a value before it is kept, and where it may lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+from functools import lru_cache
+from typing import Any, Protocol
+
+from ...config.settings import STATE_CLASSES, StateClass
+from ...errors import KeyMissing
+from ...storage import serial
+from ...storage.keys.sealing import KeyRing
+from ...storage.states.protocol import Entry, StateError
+from ..schemas import Schemas
+
+
+class Protects(Protocol):
+    """The guard's policy, as state uses it: see `orchestration.guard.Policy`."""
+
+    @property
+    def active(self) -> bool: ...
+
+    @property
+    def seals(self) -> bool: ...
+
+    def apply(self, value: Any, place: str) -> Any: ...
+
+    def reveal(self, value: Any, place: str) -> Any: ...
+
+
+class Rules:
+    """Which class a value is of, by patterns (`*`, `?`, `[...]`) over `scope|key`; the first that matches counts."""
+
+    def __init__(self, lines: Sequence[str] = ()) -> None:
+        self._rules = [(re.compile(translate(pattern)), name) for pattern, name in map(parsed, lines)]
+        self.of = lru_cache(maxsize=4096)(self._of) if self._rules else self._none
+
+    def _of(self, scope: str, key: str) -> StateClass | None:
+        """The class that a rule gives, or None."""
+        place = f"{scope}|{key}"
+        return next((name for pattern, name in self._rules if pattern.match(place)), None)
+
+    @staticmethod
+    def _none(_scope: str, _key: str) -> StateClass | None:
+        return None
+
+
+def parsed(line: str) -> tuple[str, StateClass]:
+    """A rule, `pattern=class`. Raises StateError."""
+    pattern, _, name = line.rpartition("=") if isinstance(line, str) else ("", "", "")
+    if not pattern:
+        raise StateError(f"{line!r} is no rule; write pattern=class, such as 'agent:*|password*=sensitive'")
+    return pattern, checked(name)
+
+
+def checked(name: str) -> StateClass:
+    """The class of that name. Raises StateError listing those that there are."""
+    if name not in STATE_CLASSES:
+        raise StateError(f"{name!r} is no state class; there are: {', '.join(STATE_CLASSES)}")
+    return name  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Turns values into what is kept, and back: checked against schemas, protected by the guard, sealed."""
+
+    max_bytes: int
+    keyring: KeyRing | None = None
+    schemas: Schemas | None = None
+    policy: Protects | None = None
+    tenant: str = ""
+
+    def packed(self, scope: str, key: str, value: Any, class_: StateClass) -> tuple[bytes, str]:
+        """What is kept of a value, and its meta. Raises NotSerializable, TooLarge, SchemaError and StateError."""
+        what = f"{scope} {key!r}"
+        about: dict[str, Any] = {} if class_ == "standard" else {"class": class_}
+        if class_ == "external":
+            if self.schemas is None:
+                raise StateError(f"{what} is of class external, which needs a schema, and no schemas are in use")
+            about["schema"] = self.schemas.check(scope, key, value, "strict")
+        elif (
+            class_ != "trusted"
+            and self.schemas is not None
+            and (schema := self.schemas.check(scope, key, value, "basic"))
+        ):
+            about["schema"] = schema
+        if self.policy is not None and self.policy.active:
+            value = self.policy.apply(value, _place(scope, key))
+        body = serial.encode(value, what, self.max_bytes)
+        if class_ == "sensitive":
+            if self.keyring is None:
+                raise StateError(f"{what} is of class sensitive, and there is no key: set keys_file or CELERIAC_KEYS")
+            body = self.keyring.seal(body, place=_place(scope, key), tenant=self.tenant)
+            about["sealed"] = True
+        return body, serial.encode(about).decode() if about else ""
+
+    def value(self, scope: str, key: str, entry: Entry) -> Any:
+        """The value of an entry, in the newest version of its schema. Raises SealBroken, KeyMissing, SchemaError."""
+        body = entry.body
+        about: dict[str, Any] = serial.decode(entry.meta) if entry.meta else {}
+        if about.get("sealed"):
+            if self.keyring is None:
+                raise KeyMissing(f"{scope} {key!r} is sealed, and there is no key: set keys_file or CELERIAC_KEYS")
+            body = self.keyring.open(body, place=_place(scope, key), tenant=self.tenant)
+        value = serial.decode(body)
+        if self.policy is not None and self.policy.seals and b'"$sealed"' in body:
+            value = self.policy.reveal(value, _place(scope, key))
+        if self.schemas is not None and about.get("class") != "trusted":
+            value = self.schemas.current(scope, key, value, about.get("schema", ""))[0]
+        return value
+
+
+def class_of(entry: Entry) -> StateClass:
+    """The class that an entry was written with."""
+    return checked(serial.decode(entry.meta).get("class", "standard")) if entry.meta else "standard"
+
+
+def _place(scope: str, key: str) -> str:
+    """What sealed bytes are bound to: neither scopes nor keys hold a null byte."""
+    return f"state {scope}\0{key}"
+
+
+__all__ = ["Protects", "Rules", "StateClass", "Values", "checked", "class_of", "parsed"]

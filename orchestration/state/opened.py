@@ -1,0 +1,77 @@
+"""The state that belongs to an engine, made from its settings."""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol, overload
+
+from ...config import Settings
+from ...storage.blobs import BlobStore
+from ...storage.database import Database
+from ...storage.keys.sealing import KeyRing
+from ...storage.states.opening import open_backend
+from ..guard import Policy
+from ..schemas import schemas
+from .classes import Rules, Values
+from .state import State
+
+
+class HasState(Protocol):
+    """What a state is opened for: the engine."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def database(self) -> Database: ...
+
+    @property
+    def blobs(self) -> BlobStore: ...
+
+    @property
+    def keyring(self) -> KeyRing | None: ...
+
+    @property
+    def guard(self) -> Policy: ...
+
+
+class OpenedState:
+    """As a class attribute of what `HasState`: its state, opened when it is first asked for, and only once.
+
+    Raises SettingsError for a `state_url` without a backend.
+    """
+
+    def __init__(self) -> None:
+        self._opening = threading.Lock()
+
+    @overload
+    def __get__(self, of: None, owner: type) -> OpenedState: ...
+
+    @overload
+    def __get__(self, of: HasState, owner: type) -> State: ...
+
+    def __get__(self, of: HasState | None, owner: type) -> OpenedState | State:
+        if of is None:
+            return self
+        with self._opening:
+            known = vars(of)  # an instance's own attribute is found before this one
+            if "state" not in known:
+                known["state"] = _open(of)
+            state: State = known["state"]
+        return state
+
+
+def _open(of: HasState) -> State:
+    settings = of.settings
+    inline = settings.inline_result_bytes
+    backend = open_backend(settings.state_url, of.database, of.blobs, inline)
+    hot = None
+    if settings.state_url.partition(":")[0] not in ("memory", "redis", "rediss", "unix"):
+        hot = open_backend(settings.redis_url or "memory:", of.database, of.blobs, inline)
+    return State(
+        backend,
+        hot=hot,
+        values=Values(settings.max_state_bytes, of.keyring, schemas, of.guard),
+        rules=Rules(settings.state_classes),
+        ephemeral_seconds=settings.state_ephemeral_seconds,
+    )

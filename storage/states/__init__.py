@@ -1,0 +1,1 @@
+"""Where keyed state lives: one small protocol (`protocol.py`) and the places that keep it."""
