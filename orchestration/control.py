@@ -85,7 +85,7 @@ def start(engine: Engine, plan: Plan | None, order: Order) -> str:
         if known is not None:
             return known[0]
     found, hints = engine.database.write(work, settled)
-    engine.publish(hints)
+    engine.hints.publish(hints)
     return found
 
 
@@ -178,7 +178,7 @@ def _settle(engine: Engine, turn: Turn, settling: Settling) -> list[events.Hint]
     if not turn.hot.open_steps:
         engine.end_session(turn)
         return []
-    return engine.hints_for(turn, settling)
+    return engine.hints.write(turn, settling)
 
 
 def add_plan(engine: Engine, session_id: str, plan: Plan) -> None:
@@ -204,7 +204,7 @@ def add_plan(engine: Engine, session_id: str, plan: Plan) -> None:
 def _in_turn(engine: Engine, session_id: str, work: Callable[[Turn], list[events.Hint] | None]) -> None:
     """Run `work` in a turn of its own and publish the hints that it gives."""
     hints: list[events.Hint] | None = engine.in_turn(session_id, work)
-    engine.publish(hints or [])
+    engine.hints.publish(hints or [])
 
 
 def _move(turn: Turn, action: str) -> None:
@@ -289,7 +289,7 @@ def retry(engine: Engine, session_id: str) -> int:
         return len(reopened), _restart(engine, turn)
 
     count, hints = engine.in_turn(session_id, work)
-    engine.publish(hints)
+    engine.hints.publish(hints)
     return count
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import Settings
 from ..errors import CeleriacError, SessionNotFound
-from ..storage import checkpoints, events, graph, ready, results, serial, sessions, steps, workers
+from ..storage import checkpoints, events, graph, ready, results, serial, sessions, steps
 from ..storage.blobs import BlobStore
 from ..storage.cache import counters
 from ..storage.database import Call, Database, Row, Transaction
@@ -27,6 +27,7 @@ from .agents import AgentOutput, Registry
 from .bell import Bell
 from .expansion import Settling, is_of_plan
 from .guard import doors
+from .hinting import Hints
 from .memory import remembering
 from .memory.memory import PersistentAgentState
 from .outputs import Outputs, Recent
@@ -67,11 +68,9 @@ class Engine:
         self.copies = SessionCache(settings.session_cache_entries, settings.session_cache_seconds)
         #: Told after each commit that added events: (session id, number of the last event).
         self.listeners: list[Callable[[str, int], None]] = []
-        #: Given the hints of each commit, to publish them; without a publisher the sweeper does.
-        self.publisher: Callable[[list[events.Hint]], None] | None = None
+        self.hints = Hints()
         self._identities: OrderedDict[str, tuple[tuple[str, str, str, str], list[str] | None]] = OrderedDict()
         self._recent = Recent()
-        self._slots = 0
 
     # -- turns -------------------------------------------------------------------------------------------------------
 
@@ -298,7 +297,7 @@ class Engine:
         elif carry and (claims is None or settling.ready):
             following = self._claim_in(turn, queue, just)
         taken = following.claimed if following is not None else None
-        hints = self.hints_for(turn, settling, taken, keep=carry)
+        hints = self.hints.write(turn, settling, taken, keep=carry)
         if not turn.hot.open_steps:
             self.end_session(turn)
         return _Recorded(following, hints)
@@ -311,7 +310,7 @@ class Engine:
         except SessionNotFound:  # it was deleted meanwhile
             raise _lost(c) from None
         if recorded.hints:
-            self.publish(recorded.hints)
+            self.hints.publish(recorded.hints)
         return self._loaded(recorded.following, queue)
 
     def write_partials(self, turn: Turn, work: Work) -> None:
@@ -328,45 +327,6 @@ class Engine:
             rows.append({"seq": seq, "number": c.number, "agent": c.agent, "body": body})
         results.add_partials(turn.tx, c.session_id, rows)
         turn.tx.after_commit.append(lambda: _drop(work.partials, len(bodies)))
-
-    # -- hints -------------------------------------------------------------------------------------------------------
-
-    def hints_for(
-        self, turn: Turn, settling: Settling, following: steps.Claimed | None = None, keep: bool = False
-    ) -> list[events.Hint]:
-        """Write hints for steps that became ready: about as many as can run at once, not one for each step.
-
-        A worker that carries on (`keep`) takes one itself; one that stops hands over all that is left.
-        """
-        if turn.held:
-            return []
-        new = settling.ready
-        if not keep and turn.hot.open_steps:
-            new = {q: (count, priority) for q, priority, count in ready.ready_left(turn.tx, turn.hot.id)}
-        written = []
-        for on, (count, priority) in new.items():
-            if following is not None and on == following.queue:
-                count -= 1
-            if count > 0:
-                most = self.hints_at_most(count, busy=following is not None)
-                written.append(events.add_hint(turn.tx, turn.hot.id, on, max(priority, turn.hot.priority), most))
-        return written
-
-    def hints_at_most(self, count: int, busy: bool = False) -> int:
-        """How many hints `count` ready steps are worth: no more than there are workers to run them (`busy`: but
-        one).
-        """
-        return min(count, max(self._slots - busy, 1))
-
-    def publish(self, hints: list[events.Hint]) -> None:
-        """Hand committed hints to the publisher."""
-        point("after-commit-before-publish")
-        if self.publisher is not None:
-            self.publisher(hints)
-
-    def count_slots(self, tx: Transaction) -> None:
-        """Learn how many steps can run at once, for the number of hints of a fan-out."""
-        self._slots = max(workers.slots(tx), 4)
 
     # -- the end of a session ----------------------------------------------------------------------------------------
 

@@ -46,9 +46,29 @@ class _Beat:
     writing: threading.Lock = field(default_factory=threading.Lock)
 
 
+class _TakenBack(BaseException):
+    """Raised in a thread in the place of what is taken back."""
+
+
 def raise_in_thread(thread: int, why: type[Exception] | None) -> None:
-    """Have an exception raised in another thread at its next line of Python; None takes back one not raised yet."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None if why is None else ctypes.py_object(why))
+    """Have an exception raised in another thread at its next line of Python; None, from the thread itself, takes back
+    one that was not raised yet.
+    """
+    if why is not None:
+        _ask(thread, why)
+        return
+    # Up to Python 3.12 a pending exception that is only cleared leaves a flag up: every call is slower from then on, one
+    # that is traced never begins. Raising lowers the flag, so another is raised in its place, here.
+    try:
+        _ask(thread, _TakenBack)
+        for _ in range(1000):
+            pass
+    except _TakenBack:
+        return
+
+
+def _ask(thread: int, why: type[BaseException]) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(why))
 
 
 class Heartbeat:

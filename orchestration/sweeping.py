@@ -42,7 +42,7 @@ def sweep(engine: Engine) -> Swept:
     if rows:
         hints += engine.database.write(lambda tx: _hint_again(engine, tx, rows, quiet))
     if hints:
-        engine.publish(hints)
+        engine.hints.publish(hints)
     return Swept(returned, dead, sum(hint.hints for hint in hints))
 
 
@@ -93,7 +93,7 @@ def take_back(
                 )
                 returned += 1
         settling.run()
-        hints = engine.hints_for(turn, settling)
+        hints = engine.hints.write(turn, settling)
         if not turn.hot.open_steps and turn.hot.total_steps:
             engine.end_session(turn)
         return returned, dead, hints
@@ -103,7 +103,7 @@ def take_back(
     except SessionNotFound:  # deleted meanwhile
         return 0, 0
     if hints:
-        engine.publish(hints)
+        engine.hints.publish(hints)
     return returned, dead
 
 
@@ -111,12 +111,12 @@ def _hint_again(
     engine: Engine, tx: Transaction, rows: list[tuple[str, str, int, int]], quiet: float
 ) -> list[events.Hint]:
     """Write new hints for ready steps that have waited unseen. No turn: it changes nothing that a session shows."""
-    engine.count_slots(tx)
+    engine.hints.count_slots(tx)
     written = []
     for session_id, queue, priority, _ in sorted(rows):  # sessions are locked in order: two sweepers never cross
         if sessions.lock(tx, session_id) is None:
             continue
         count = ready.hinted(tx, session_id, queue, quiet)
         if count:
-            written.append(events.add_hint(tx, session_id, queue, priority, engine.hints_at_most(count)))
+            written.append(events.add_hint(tx, session_id, queue, priority, engine.hints.at_most(count)))
     return written

@@ -11,8 +11,6 @@ import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from billiard.process import current_process
 from celery import Celery
 
 from ..config import Settings
-from ..errors import SettingsError
 from ..orchestration import sweeping
 from ..orchestration.agents import Registry, registry
 from ..orchestration.cache import ResultCache
@@ -37,9 +34,10 @@ from ..storage import schema
 from ..storage.events import Hint
 from ..storage.keys import keymarks
 from ..storage.keys.sealing import KeyRing
-from . import conf, consumer, signals
+from . import conf, consumer, own, signals
 from .embedded import DaemonPool, EmbeddedWorker
 from .flower import StepEvents
+from .loading import load_agents
 from .relay import PUBLISH_SECONDS, Publisher, Relay
 from .serving import Flag, Serving, end_this_process
 from .sweeper import Sweeper
@@ -47,10 +45,6 @@ from .timeline import Timeline
 
 logger = logging.getLogger("celeriac")
 
-#: The tasks of ours that messages start. Their names never change: workers of old and new releases share a queue.
-OWN_TASKS = ("celeriac.step", "celeriac.sweep", "celeriac.research")
-#: Beat sweeps this often, in seconds, beside the sweepers of the workers.
-BEAT_SWEEP_SECONDS = 10.0
 #: What still waits to be shown when a worker or a child of it ends is waited for so long, in seconds.
 FLUSH_SECONDS = 0.5
 
@@ -91,10 +85,10 @@ class Celeriac:
         self._worker: EmbeddedWorker | None = None
         self._ending = False
         self._embedded_queue = f"celeriac-{secrets.token_hex(4)}"
-        self._step = self._add_tasks()
+        self._step = own.add(self)
         self._publisher = Publisher(self.app)
         self._relay = Relay(self._engine, self._send)
-        self._engine.publisher = self._relay.publish if self.broker else self._publish_here
+        self._engine.hints.publisher = self._relay.publish if self.broker else self._publish_here
         if self.broker:
             self._serving.pass_on = self._pass_on
         self._waker = self._join_hot_layer()
@@ -121,7 +115,7 @@ class Celeriac:
             if not self._ready:
                 if self._attached:
                     conf.check(self.app)
-                self.sign()
+                own.sign(self.app)
                 schema.ensure(self._engine.database)
                 if self._engine.keyring is not None:
                     keymarks.confirm(self._engine.database, self._engine.keyring)
@@ -246,47 +240,12 @@ class Celeriac:
         self._engine.presence.leave()
         self._engine.database.dispose()
 
-    # -- publishing --------------------------------------------------------------------------------------------------
+    # -- hints in and out -----------------------------------------------------------------------------------------
 
-    def _add_tasks(self) -> Any:
-        """Register our tasks. The step task's name never changes: workers of old and new releases share a queue."""
-        app, celeriac = self.app, self
-
-        @app.task(
-            name="celeriac.step",
-            shared=False,
-            ignore_result=True,
-            send_events=False,
-            acks_late=False,
-            max_retries=0,
-            serializer="json",
-            typing=False,
-        )
-        def step(session_id: str = "", queue: str | None = None, *_: Any, **__: Any) -> int:
-            # Whoever can write to the broker can send anything: what is no hint is for `serve` to refuse.
-            celeriac.prepare()
-            return celeriac._serving.serve(session_id, queue)
-
-        @app.task(name="celeriac.sweep", shared=False, ignore_result=True, acks_late=False, serializer="json")
-        def sweep() -> list[int]:
-            swept = celeriac.sweep()
-            return [swept.returned, swept.dead, swept.hinted]
-
-        @app.task(name="celeriac.research", shared=False, ignore_result=False, acks_late=True, serializer="json")
-        def research(
-            question: str, folders: list[str], out: str, kind: str = "documents", user: str = "", key: str | None = None
-        ) -> str:
-            return celeriac.research(question, folders, out=out, kind=kind, user=user, key=key).id
-
-        def schedule(sender: Celery, **_: Any) -> None:
-            every = max(celeriac.settings.sweep_seconds, BEAT_SWEEP_SECONDS)
-            sender.add_periodic_task(every, sweep.s(), name="celeriac.sweep", expires=2 * every)
-
-        if app.finalized:
-            schedule(app)
-        else:
-            app.on_after_finalize.connect(schedule, weak=False)
-        return step
+    def take_hint(self, session_id: str, queue: str | None) -> int:
+        """Run what a hint tells of; gives how many steps that were."""
+        self.prepare()
+        return self._serving.serve(session_id, queue)
 
     def _send(self, hint: Hint) -> None:
         """Publish one hint: ids only, to the default exchange, without a retry (the outbox is the retry)."""
@@ -369,13 +328,6 @@ class Celeriac:
             self._ending = False
             atexit.unregister(self._stop_embedded)
 
-    def sign(self) -> None:
-        """Sign our messages where the app signs its own (Celery's serializer `auth`)."""
-        if self.app.conf.task_serializer == conf.SIGNED:
-            for name in OWN_TASKS:
-                task = self.app.tasks[name]
-                task.serializer, task._exec_options = conf.SIGNED, None
-
     # -- the life of a worker, told by signals -------------------------------------------------------------------------
 
     def worker_starts(self, worker: Any) -> None:
@@ -429,21 +381,6 @@ class Celeriac:
             self._relay.strike_off()
             sweeping.sweep(self._engine)
             self._engine.presence.sweep()
-
-
-def load_agents(modules: Sequence[str]) -> None:
-    """Import the built-in agents, the modules that the settings name, and those of installed packages.
-
-    Raises SettingsError naming a module that cannot be imported.
-    """
-    import_module("celeriac.orchestration.research.job")
-    for name in modules:
-        try:
-            import_module(name)
-        except ImportError as fault:
-            raise SettingsError(f"agents names the module {name!r}, which cannot be imported: {fault}") from fault
-    for entry in entry_points(group="celeriac.agents"):
-        entry.load()
 
 
 @functools.cache

@@ -136,7 +136,7 @@ class Serving:
         """Learn, now and then, how many steps can run at once."""
         if time.monotonic() >= self._count_at:
             self._count_at = time.monotonic() + COUNT_SECONDS
-            self._engine.database.read(self._engine.count_slots)
+            self._engine.database.read(self._engine.hints.count_slots)
 
     def _run(self, job: _Job) -> Work | None:
         """One step as a Celery task: its own id, signals and events; named after its agent."""

@@ -15,6 +15,7 @@ from celery import current_task, signals
 
 from ..errors import CeleriacError
 from ..orchestration.heartbeat import raise_in_thread
+from . import own
 
 if TYPE_CHECKING:
     from .app import Celeriac
@@ -105,7 +106,7 @@ class _Workers:
     def beat(self, **_: Any) -> None:
         # Our schedule file lies there, and beat makes no folder.
         self._celeriac.settings.data_dir.mkdir(parents=True, exist_ok=True)
-        self._celeriac.sign()
+        own.sign(self._celeriac.app)
 
     def child(self, **_: Any) -> None:
         """In a fresh child of a prefork pool (or the one process of the solo pool): steps run in its main thread."""

@@ -52,7 +52,7 @@ class Sweeper:
     def _seen(self, tx: Transaction) -> None:
         name = f"{socket.gethostname()}:{os.getpid()}"
         workers.seen(tx, self._engine.presence.token, name, self._slots, self._engine.settings.queue)
-        self._engine.count_slots(tx)
+        self._engine.hints.count_slots(tx)
 
     def _forget_the_dead(self) -> None:
         """Remove what tells that dead processes are dead, once none of them has left a step."""
@@ -120,7 +120,7 @@ class _Newcomers:
             return
         self._looks_left -= 1
         hints = self._engine.database.read(lambda tx: events.unsent(tx, self.pause))
-        self._engine.publish([hint for hint in hints if not self._relay.is_sent(hint)])
+        self._engine.hints.publish([hint for hint in hints if not self._relay.is_sent(hint)])
 
     def close(self) -> None:
         self._changes.close()

@@ -160,7 +160,7 @@ class StepCache:
         if stored and entry is not None:
             self.cache.stored(entry)
         if hints:
-            self._engine.publish(hints)
+            self._engine.hints.publish(hints)
 
     def crashed(self, work: Work) -> None:
         """A step has ended without an output that counts: one of those who wait for it takes over."""
@@ -179,11 +179,11 @@ class StepCache:
             logger.warning("who waits for step %s was not told that it failed: %s", c.name, fault)
             return
         if hints:
-            self._engine.publish(hints)
+            self._engine.hints.publish(hints)
 
     def _wake(self, tx: Transaction, key: Key, most: int) -> list[events.Hint]:
         woken = flights.wake(tx, key.hash, most)
         return [
-            events.add_hint(tx, session_id, queue, priority, self._engine.hints_at_most(count))
+            events.add_hint(tx, session_id, queue, priority, self._engine.hints.at_most(count))
             for (session_id, queue), (count, priority) in woken.items()
         ]

@@ -44,7 +44,7 @@ def publish_before_commit() -> None:
         def record_and_publish(turn: Any) -> Any:
             recorded = record(turn)
             if recorded.hints:
-                self.publish(recorded.hints)
+                self.hints.publish(recorded.hints)
                 time.sleep(0.1)
             return dataclasses.replace(recorded, hints=[])
 

@@ -147,7 +147,7 @@ def test_many_sweepers_at_once_return_a_lost_step_once(driver: Driver, make_driv
 def test_a_ready_step_that_nobody_claims_is_hinted_again_once(driver: Driver) -> None:
     published: list[Any] = []
     session = driver.start(step("a", "echo"))
-    driver.engine.publisher = published.extend
+    driver.engine.hints.publisher = published.extend
     driver.engine.database.write(lambda tx: tx.run(_FORGET))
     time.sleep(0.1)
     with ThreadPoolExecutor(4) as pool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,3 +100,19 @@ def test_a_limit_of_the_worker_itself_holds_for_steps(tmp_path: Path, own_redis:
         assert chained.wait(10) == "completed", "each step has the whole limit"
         session = c.sessions.start(one("edge.endless", how="sleep"))
         assert session.wait(10) == "failed" and "limit" in session.error
+
+
+def test_what_is_taken_back_leaves_the_thread_as_it_was() -> None:
+    code = """
+import sys, threading
+from celeriac.errors import StepCancelled
+from celeriac.orchestration.heartbeat import raise_in_thread
+me = threading.get_ident()
+for _ in range(100):
+    raise_in_thread(me, None)
+sys.settrace(lambda *_: None)
+def traced(): return "begins and ends"
+print(traced())
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True).stdout
+    assert said == "begins and ends\n"
