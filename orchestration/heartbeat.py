@@ -57,8 +57,8 @@ def raise_in_thread(thread: int, why: type[Exception] | None) -> None:
     if why is not None:
         _ask(thread, why)
         return
-    # Up to Python 3.12 a pending exception that is only cleared leaves a flag up: every call is slower from then on, one
-    # that is traced never begins. Raising lowers the flag, so another is raised in its place, here.
+    # Up to Python 3.12 a pending exception that is only cleared leaves a flag up: every call is slower then, and
+    # a traced one never begins. Raising lowers the flag, so another is raised in its place, here.
     try:
         _ask(thread, _TakenBack)
         for _ in range(1000):
