@@ -338,6 +338,8 @@ class Celeriac:
         )
         self._serving.loud = worker.pool_cls is not DaemonPool
         consumer.mend(worker)
+        if not self._attached:
+            consumer.hurry_children()
         self._serving.worker_limit = worker.soft_time_limit or worker.time_limit or None
         self.prepare()
         self._serving.stopping = Flag()

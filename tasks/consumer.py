@@ -1,16 +1,19 @@
-"""Celery's consumer, with a fault mended: a broker that went away at the wrong moment ended the worker."""
+"""Faults of Celery that are mended in our workers: in its consumer, and in how its pool ends."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
+from billiard import pool
 from celery.worker.consumer import Consumer as CelerysConsumer
 
 logger = logging.getLogger("celeriac.consumer")
 
 #: What a worker has whose app sets no consumer of its own.
 STOCK = "celery.worker.consumer:Consumer"
+#: A child that ends waits so often, 0.1 s at a time, for its parent to read what it had to say.
+LOOKS = 20
 
 
 class Consumer(CelerysConsumer):
@@ -32,3 +35,13 @@ def mend(worker: Any) -> None:
     """Have a worker that is being set up use this consumer, unless its app brings one."""
     if worker.consumer_cls == STOCK:
         worker.consumer_cls = Consumer
+
+
+def hurry_children() -> None:
+    """Have the children of a pool not wait half a minute for a parent that no longer listens.
+
+    When a worker is told to stop just after a task has ended, its event loop may be left before it has counted that
+    end, and billiard's children wait up to 30 s for the count. What our steps have to say is in the database by then,
+    so for workers of our own app two seconds will do; where the user's tasks may still be acknowledged, it stays.
+    """
+    pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LOOKS
