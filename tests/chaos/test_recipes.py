@@ -23,7 +23,7 @@ def sizes(short: Size, long: Size) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("size", forms)
 
 
-@sizes(Size(1, 16, rounds=2, pause=0.5), Size(8, 25, rounds=20, pause=0.7))
+@sizes(Size(1, 16, rounds=2, pause=0.5), Size(8, 40, rounds=20, pause=0.7))
 def test_T1_a_killed_child_loses_no_step(new_trial: NewTrial, size: Size) -> None:
     recipes.kill_child(new_trial(), size)
 
