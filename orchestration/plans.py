@@ -143,8 +143,10 @@ class Plan:
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as fault:
-            raise PlanError(f"plan file {path} cannot be read: {fault}") from None
+        except OSError as fault:
+            raise PlanError(f"plan file {path} cannot be read: {fault.strerror}") from None
+        except UnicodeDecodeError as fault:
+            raise PlanError(f"plan file {path} is not UTF-8 text: {fault}") from None
         try:
             return cls.from_dict(_parse(text, path.suffix))
         except PlanError as fault:
