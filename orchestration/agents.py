@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,6 +18,10 @@ Severity = Literal["low", "medium", "high"]
 
 #: No result is kept in the cache for longer than this, in seconds: 30 days.
 LONGEST_CACHED = 30 * 86_400.0
+#: A rate limit lets steps begin at least so often, in seconds.
+LONGEST_INTERVAL = 86_400.0
+_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?:/([smh]))?")
+_UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(slots=True)
@@ -71,6 +77,8 @@ class Agent:
     cache_ttl: float | None = None
     cache_stale: float = 0.0
     cache_tags: tuple[str, ...] = ()
+    #: Seconds between the beginnings of two of its steps, on all workers together; None: no limit.
+    interval: float | None = None
 
 
 class Registry:
@@ -122,6 +130,7 @@ def agent(
     backoff: float = 1.0,
     queue: str | None = None,
     priority: int = 0,
+    rate_limit: str | float | None = None,
     cache_ttl: float | None = None,
     cache_stale: float = 0.0,
     cache_tags: Iterable[str] = (),
@@ -135,6 +144,9 @@ def agent(
     again up to `retries` times after about `backoff`, 2 x `backoff`, 4 x `backoff` ... seconds (full jitter). `queue`
     and `priority` (0 to 9, 9 first) say where and how soon its steps run. The decorated function stays what it was.
 
+    `rate_limit` (`"10/s"`, `"5/m"`, `"100/h"`, or a number a second) is for all workers together: its steps begin at
+    equal distances, and those that come too early wait without a worker. What the cache answers does not count.
+
     With `cache_ttl` (seconds) its answers are shared: the same request to the same `version` under the same granted
     permissions is answered from the cache for so long, and for `cache_stale` seconds more while a new answer is made in
     the background. `cache_tags` are words to invalidate by. So it must answer from its request alone.
@@ -143,6 +155,7 @@ def agent(
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         _check(name, timeout=timeout, retries=retries, backoff=backoff, priority=priority)
         _check_cache(name, cache_ttl, cache_stale, cache_tags)
+        interval = _interval(name, rate_limit)
         request_model, response_model = _models(function)
         registry.add(
             Agent(
@@ -162,6 +175,7 @@ def agent(
                 cache_ttl=cache_ttl,
                 cache_stale=cache_stale,
                 cache_tags=tuple(cache_tags),
+                interval=interval,
             )
         )
         return function
@@ -191,6 +205,23 @@ def _check_cache(name: str, ttl: float | None, stale: float, tags: Iterable[str]
         raise AgentError(f"agent {name!r}: cache_stale and cache_tags need a cache_ttl; found none")
     if isinstance(tags, str) or not all(isinstance(tag, str) and tag and serial.is_storable(tag) for tag in tags):
         raise AgentError(f"agent {name!r}: cache_tags must be a list of words, found {tags!r}")
+
+
+def _interval(name: str, rate: str | float | None) -> float | None:
+    """Seconds between two steps at that rate."""
+    if rate is None:
+        return None
+    found = _RATE.fullmatch(rate) if isinstance(rate, str) else None
+    if found:
+        count, seconds = float(found[1]), _UNITS[found[2] or "s"]
+    else:
+        count, seconds = rate if isinstance(rate, int | float) and not isinstance(rate, bool) else 0.0, 1
+    if not (0 < count < math.inf and seconds / count <= LONGEST_INTERVAL):
+        raise AgentError(
+            f"agent {name!r}: rate_limit must be a number over 0 a second, or such as '10/s', '5/m', '100/h'; at least "
+            f"one a day; found {rate!r}"
+        )
+    return seconds / count
 
 
 def _models(function: Callable[..., Any]) -> tuple[type[BaseModel] | None, type[BaseModel] | None]:

@@ -276,7 +276,10 @@ class Engine:
                 turn.hot.error = turn.hot.error or f"step {c.name!r} failed: {text}"[:ERROR_CHARACTERS]
             return self._conclude(turn, settling, carry, queue)
 
-        return self._next(c, record, queue)
+        following = self._next(c, record, queue)
+        if again:
+            self.hints.later(c, delay)
+        return following
 
     def _conclude(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ..storage import events, ready, steps, workers
 from ..storage.database import Transaction
 from ..storage.faults import point
+from .alarms import Alarms
 from .expansion import Settling
 from .turn import Turn
 
@@ -18,6 +19,7 @@ class Hints:
         #: Given the hints of each commit, to publish them; without a publisher the sweeper does.
         self.publisher: Callable[[list[events.Hint]], None] | None = None
         self._slots = 0
+        self._alarms = Alarms(self._ring)
 
     def write(
         self, turn: Turn, settling: Settling, following: steps.Claimed | None = None, keep: bool = False
@@ -51,6 +53,17 @@ class Hints:
         point("after-commit-before-publish")
         if self.publisher is not None:
             self.publisher(hints)
+
+    def later(self, c: steps.Claimed, delay: float) -> None:
+        """Hint a step that was put back when it is due again."""
+        self._alarms.set(c.session_id, c.queue, delay)
+
+    def _ring(self, due: dict[tuple[str, str], int]) -> None:
+        self.publish([events.Hint(None, on[0], on[1], 0, self.at_most(count)) for on, count in due.items()])
+
+    def close(self) -> None:
+        """Stop waiting for steps to become due: the sweeper of another process finds them."""
+        self._alarms.close()
 
     def count_slots(self, tx: Transaction) -> None:
         """Learn how many steps can run at once, for the number of hints of a fan-out."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import StepCancelled
+from ..errors import CeleriacError, StepCancelled
 from ..storage import steps
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ class Work:
     def key(self) -> str:
         """The idempotency key of this step for services outside: the same for each attempt."""
         return f"{self.claimed.session_id}/{self.claimed.number}"
+
+
+class PutBack(CeleriacError):
+    """The step was put back before its agent was called, and is ready again later. No attempt is counted."""
 
 
 class Lost(StepCancelled):

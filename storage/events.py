@@ -104,9 +104,11 @@ _SENT = Query(delete(outbox).where(_o.id == bindparam("row")))
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A row of the outbox: tell `hints` workers of `queue` that a session has steps ready."""
+    """A row of the outbox: tell `hints` workers of `queue` that a session has steps ready. Without an id it is in no
+    outbox, and may be lost.
+    """
 
-    id: int
+    id: int | None
     session_id: str
     queue: str
     priority: int

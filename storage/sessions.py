@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, delete, func, insert, literal_column, select, 
 from .agent_parts import agent_parts
 from .cache.tables import cache_savings, cache_waiters
 from .database import Call, Query, Row, Transaction, now
+from .paces import agent_turns
 from .tables import (
     agent_states,
     checkpoints,
@@ -253,7 +254,7 @@ _INACTIVE = Query(
 )
 _OWNED = (
     session_documents, session_tags, steps, step_inputs, edges, results, agent_states, partial_results, findings,
-    conflicts, checkpoints, events, outbox, agent_parts, cache_waiters, cache_savings,
+    conflicts, checkpoints, events, outbox, agent_parts, cache_waiters, cache_savings, agent_turns,
 )  # fmt: skip
 _DELETE = [Query(delete(t).where(t.c.session_id == bindparam("session"))) for t in _OWNED]
 _DELETE_ROW = Query(delete(sessions).where(_this))

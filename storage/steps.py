@@ -226,6 +226,29 @@ def take_back(tx: Transaction, c: Claimed, to: str, why: str | None, uncount: bo
     )
 
 
+_PUT_BACK = Query(
+    update(steps)
+    .where(_mine)
+    .values(
+        status="ready",
+        epoch=_s.epoch + 1,
+        attempts=_s.attempts - 1,
+        lease_until=None,
+        started_at=None,
+        run_at=now() + bindparam("delay"),
+        held=bindparam("paused"),
+    )
+)
+
+
+def put_back(tx: Transaction, c: Claimed, delay: float, held: bool) -> bool:
+    """running -> ready after `delay` seconds, for a claim whose agent was not called: no attempt is counted. False if
+    the claim is lost.
+    """
+    values = {"session": c.session_id, "number": c.number, "at_epoch": c.epoch, "delay": delay, "paused": int(held)}
+    return tx.run(_PUT_BACK, **values) == 1
+
+
 def expired(tx: Transaction) -> list[Claimed]:
     """Running steps whose lease has ended by the database's clock, the longest first, 200 at most."""
     return [Claimed(*row) for row in tx.rows(_EXPIRED)]

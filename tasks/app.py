@@ -225,6 +225,7 @@ class Celeriac:
     def close(self) -> None:
         """Stop what runs in this process and close the connections. A use after that opens them again."""
         self._stop_embedded()
+        self._engine.hints.close()
         with contextlib.suppress(Exception):
             self._relay.strike_off()
         with contextlib.suppress(Exception):
@@ -266,7 +267,7 @@ class Celeriac:
     def _pass_on(self, session_id: str, queue: str | None) -> None:
         """A hint reached a worker that is stopping: let another one have it."""
         try:
-            self._send(Hint(0, session_id, queue or self.settings.queue, 0, 1))
+            self._send(Hint(None, session_id, queue or self.settings.queue, 0, 1))
         except Exception as fault:  # the sweeper finds the step
             logger.warning("a hint could not be passed on: %s", fault)
 

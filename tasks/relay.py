@@ -112,7 +112,8 @@ class Relay:
             for hint in hints:
                 for _ in range(hint.hints):
                     self._send(hint)
-                done.append(hint.id)
+                if hint.id is not None:
+                    done.append(hint.id)
             self._failures = 0
         except Exception as fault:
             self._failures += 1

@@ -21,10 +21,12 @@ from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
 from ..errors import CeleriacError, SessionNotFound, StepCancelled, StepTimeout, StorageError
 from ..orchestration import runner, sweeping
 from ..orchestration.agents import AgentOutput
-from ..orchestration.cache.sharing import StepCache, Waiting
+from ..orchestration.cache.sharing import StepCache
 from ..orchestration.engine import Engine, Lost, Work
 from ..orchestration.heartbeat import Heartbeat
+from ..orchestration.pacing import Pacing
 from ..orchestration.state.stepstate import HeldFailed
+from ..orchestration.work import PutBack
 from ..storage.faults import point
 from .flower import StepEvents
 
@@ -87,6 +89,7 @@ class Serving:
         self._heartbeat = heartbeat
         self._events = events
         self._cached = cached
+        self._pacing = Pacing(engine)
         self._local = threading.local()
         self._tracers: dict[str, Any] = {}
         self._count_at = 0.0
@@ -181,8 +184,8 @@ class Serving:
         job: _Job = self._local.job
         try:
             output = self._call_agent(job.work)
-        except Waiting as fault:
-            self._waits(job, fault)
+        except PutBack as fault:
+            self._put_back(job, fault)
         except Lost:
             self._lost(job)
         except (StepTimeout, SoftTimeLimitExceeded):
@@ -206,6 +209,7 @@ class Serving:
         hit = self._cached.look(work, agent, context.permissions)
         if hit is not None:
             return hit.output
+        self._pacing.admit(work, agent)
         point("before-effect")
         with self._heartbeat.over(work, context, self._limit(work.claimed.timeout)):
             output = runner.run(agent, context, work.request)
@@ -254,8 +258,8 @@ class Serving:
         job.outcome = ("task-failed", self._engine.guard.text(repr(fault)))
         raise fault
 
-    def _waits(self, job: _Job, why: Waiting) -> None:
-        """The step was put back until another has computed what it would. Go on with what the session has ready."""
+    def _put_back(self, job: _Job, why: PutBack) -> None:
+        """The step was put back before its agent was called. Go on with what the session has ready."""
         job.outcome = ("task-retried", str(why))
         if job.carry:
             job.following = self._engine.claim(job.work.session_id, job.queue)

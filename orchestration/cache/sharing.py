@@ -21,7 +21,7 @@ from ...storage.database import Transaction
 from ..agents import Agent, AgentOutput
 from ..engine import Engine
 from ..turn import Turn
-from ..work import Lost, Work
+from ..work import Lost, PutBack, Work
 from .hit import Hit
 from .keys import Key
 from .refreshing import Refresher
@@ -34,10 +34,6 @@ LOOK_AGAIN = 5.0
 #: When a run has shown that its result is not for others, nobody waits for that request for so many seconds.
 APART_SECONDS = 30.0
 _ALL: Final = 1 << 31
-
-
-class Waiting(CeleriacError):
-    """The step was put back: another one computes the same."""
 
 
 @dataclass(slots=True)
@@ -72,7 +68,7 @@ class StepCache:
     def look(self, work: Work, agent: Agent, permissions: frozenset[str]) -> Hit | None:
         """What is cached for a claimed step, or None: then it is to be run, and `landed` or `crashed` told.
 
-        Raises Waiting where the step was put back, and Lost where its claim is gone.
+        Raises PutBack where the step was put back, and Lost where its claim is gone.
         """
         session_id = work.session[0]
         if agent.cache_ttl is None or not work.may_cache or not session_id:
@@ -80,7 +76,7 @@ class StepCache:
         try:
             key = self.cache.key(agent.name, work.request, permissions=permissions, version=agent.version)
             hit = self.cache.get(key) or self._first(work, agent, key)
-        except (Lost, Waiting):
+        except (Lost, PutBack):
             raise
         except CeleriacError as fault:
             logger.warning("step %s is run without the cache: %s", work.claimed.name, fault)
@@ -110,7 +106,7 @@ class StepCache:
         found = self._engine.in_turn(c.session_id, begin)
         if found.how == "flying":
             self.cache.count(waited=1)
-            raise Waiting(f"step {c.name} of session {c.session_id} waits for another that computes the same")
+            raise PutBack(f"step {c.name} of session {c.session_id} waits for another that computes the same")
         if found.hit is None:
             work.flight = Flight(key, agent, found.generation, time.monotonic())
         return found.hit

@@ -10,7 +10,7 @@ from __future__ import annotations
 from sqlalchemy import and_, bindparam, delete, exists, or_, select, text, update
 
 from ..database import Query, Transaction, now
-from ..steps import Claimed, in_state, this_step
+from ..steps import Claimed, in_state, put_back, this_step
 from ..tables import steps
 from .tables import cache_flights, cache_waiters
 
@@ -95,19 +95,6 @@ def set_apart(tx: Transaction, key: str, session_id: str, number: int, epoch: in
     return tx.run(_SET_APART, wanted=key, session=session_id, number=number, at=epoch, lease=lease) == 1
 
 
-_PUT_BACK = Query(
-    update(steps)
-    .where(this_step, in_state("running"), _s.epoch == bindparam("at"))
-    .values(
-        status="ready",
-        epoch=_s.epoch + 1,
-        attempts=_s.attempts - 1,
-        lease_until=None,
-        started_at=None,
-        run_at=now() + bindparam("delay"),
-        held=bindparam("paused"),
-    )
-)
 _WAIT = Query(
     text(
         "INSERT INTO cache_waiters (key, session_id, number, queue, priority)"
@@ -121,7 +108,7 @@ def wait(tx: Transaction, key: str, c: Claimed, delay: float, held: bool) -> boo
     """running -> ready, to be looked at when the flight of the key lands, or after `delay` seconds; no attempt is
     counted. False if the claim is lost.
     """
-    if not tx.run(_PUT_BACK, session=c.session_id, number=c.number, at=c.epoch, delay=delay, paused=int(held)):
+    if not put_back(tx, c, delay, held):
         return False
     tx.run(_WAIT, key=key, session=c.session_id, number=c.number)
     return True

@@ -17,8 +17,8 @@ from celeriac import AgentOutput
 from celeriac.config import Settings
 from celeriac.orchestration.agents import granted
 from celeriac.orchestration.cache import ResultCache
-from celeriac.orchestration.cache.sharing import StepCache, Waiting
-from celeriac.orchestration.engine import Work
+from celeriac.orchestration.cache.sharing import StepCache
+from celeriac.orchestration.work import PutBack, Work
 from celeriac.storage import schema
 from celeriac.storage.database import Database
 
@@ -95,7 +95,7 @@ class Cached(Driver):
     def perform(self, work: Work, carry: bool = False) -> Work | None:
         try:
             following = super().perform(work, carry)
-        except Waiting:
+        except PutBack:
             return self.engine.claim(work.session_id) if carry else None
         self.cached.crashed(work)  # nothing, if it has landed
         return following

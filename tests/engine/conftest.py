@@ -20,8 +20,8 @@ def make_driver(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Dri
     """Makes drivers over the test's database, as several processes would have them."""
     made: list[Driver] = []
 
-    def make(**settings: Any) -> Driver:
-        made.append(Driver(database_url, tmp_path / "data", **settings))
+    def make(kind: type[Driver] = Driver, **settings: Any) -> Driver:
+        made.append(kind(database_url, tmp_path / "data", **settings))
         return made[-1]
 
     yield make

@@ -34,6 +34,17 @@ def nap(request: dict[str, Any], ctx: Any) -> dict[str, Any]:
     return {"n": 0, "pid": os.getpid(), "attempt": ctx.attempt, "started": time.time() - request["s"]}
 
 
+@agent("edge.paced", rate_limit="10/s")
+def paced(request: dict[str, Any], ctx: Any) -> float:
+    return time.time()
+
+
+@agent("edge.second", retries=1, backoff=0.2)
+def second(request: dict[str, Any], ctx: Any) -> int:
+    """Succeeds at the second attempt."""
+    return 1 // (int(ctx.attempt) - 1)
+
+
 @agent("edge.limited", timeout=0.5)
 def limited(request: dict[str, Any], ctx: Any) -> str:
     """Sleeps, loops or checks for far longer than its limit."""
