@@ -55,6 +55,14 @@ class PermissionMissing(CeleriacError):
     """A permission that the agent needs was not granted to the session. Never retried."""
 
 
+class CallFailed(CeleriacError):
+    """A durable call of an agent has failed for good. Another attempt of its caller meets the same."""
+
+
+class CallMismatch(CeleriacError):
+    """An agent ran again and made other durable calls than were recorded. Never retried."""
+
+
 class CacheError(CeleriacError):
     """The result cache was asked for something that it cannot do."""
 

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import StepCancelled, StepTimeout, TooLarge
+from ..errors import CallFailed, StepCancelled, StepTimeout, TooLarge
 from ..storage import serial
 from ..storage.states.protocol import Origin
+from .calls import Calls
 from .engine import Engine, Work
 from .guard.doors import place_of
 from .guard.logs import guarded
@@ -44,7 +45,14 @@ class Context:
     """
 
     def __init__(
-        self, engine: Engine, work: Work, permissions: frozenset[str], deadline: float | None, flush: Callable[[], None]
+        self,
+        engine: Engine,
+        work: Work,
+        permissions: frozenset[str],
+        deadline: float | None,
+        flush: Callable[[], None],
+        make: Callable[[Work, Context], None] | None,
+        caller: Context | None = None,
     ) -> None:
         c = work.claimed
         self.agent = c.agent
@@ -58,6 +66,9 @@ class Context:
         self._work = work
         self._deadline = deadline
         self._flush = flush
+        self._make = make
+        self._caller = caller
+        self._calls: Calls | None = None
         self._stopped = threading.Event()
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
         self._state: StepState | None = None
@@ -123,10 +134,46 @@ class Context:
             self._state = StepState(state, Scope.agent(self.agent), self._work.held, origin)
         return self._state
 
+    def call(self, agent: str, request: Any = None, *, name: str | None = None) -> Any:
+        """Have another agent answer a request, once: a durable call. Gives its data; in an async agent, await it.
+
+        The call is a step of its own that this worker makes at once. When this agent runs again, after a crash or a
+        retry, a call that has ended is not made again, and gives what is recorded. Calls are known by their order, so
+        make the same ones in the same order each time. `name` is shown; the agent's name if left out.
+
+        Raises CallFailed when the agent has failed for good, CallMismatch for another call than was recorded,
+        PlanError for an agent that nobody knows.
+        """
+        return self._made().call(agent, request, name)
+
+    def once(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function and record what it returns (JSON-able), once: a durable call. In an async agent, await it.
+
+        When this agent runs again, the recorded value is given, and the function is not called. It may be called again
+        if the worker dies before it is recorded. Raises what the function raises, and CallMismatch as `call` does;
+        arguments that are JSON count as part of the call.
+        """
+        return self._made().once(name, function, args, kwargs)
+
+    def _made(self) -> Calls:
+        if self._calls is None:
+            make = self._make
+            if make is None:
+                raise CallFailed("an answer that is made anew in the background cannot make durable calls")
+            self._calls = Calls(self._engine, self._work, lambda work: make(work, self), self.check)
+        return self._calls
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the step was told to stop, or the one that calls it."""
+        return self._stopped.is_set() or (self._caller is not None and self._caller.is_stopped)
+
     def check(self) -> None:
         """Raise StepCancelled if the step should stop, StepTimeout if its time is up. Call it where stopping is
         safe.
         """
+        if self._caller is not None:
+            self._caller.check()
         if self._stopped.is_set():
             raise StepCancelled(f"step {self.step} of session {self._session.id} was cancelled")
         if self._deadline is not None and time.monotonic() > self._deadline:

@@ -25,7 +25,7 @@ from ..storage.presence import Presence
 from . import conflicts
 from .agents import AgentOutput, Registry
 from .bell import Bell
-from .expansion import Settling, is_of_plan
+from .expansion import ERROR_CHARACTERS, Settling, is_of_plan
 from .guard import doors
 from .hinting import Hints
 from .memory import remembering
@@ -46,8 +46,6 @@ T = TypeVar("T")
 
 #: A retry never waits longer than this, in seconds.
 LONGEST_BACKOFF = 3600.0
-#: Error texts are kept up to this many characters.
-ERROR_CHARACTERS = 4000
 
 
 class Engine:
@@ -129,7 +127,7 @@ class Engine:
         return self._claim(session_id, queue)
 
     def _claim(self, session_id: str, queue: str | None) -> Work | None:
-        def work(turn: Turn) -> _Next | None:
+        def work(turn: Turn) -> Next | None:
             return self._claim_in(turn, queue)
 
         return self._loaded(self.in_turn(session_id, work), queue)
@@ -149,13 +147,13 @@ class Engine:
             return self._claim(session_id, queue)
         return None
 
-    def _claim_in(self, turn: Turn, queue: str | None, just: tuple[str, bytes] | None = None) -> _Next | None:
+    def _claim_in(self, turn: Turn, queue: str | None, just: tuple[str, bytes] | None = None) -> Next | None:
         if turn.held:
             return None
         found = steps.claim(turn.tx, turn.hot.id, self.presence.claim(), self.settings.lease_seconds, queue)
-        return self._taken(turn, found, just) if found is not None else None
+        return self.taken(turn, found, just) if found is not None else None
 
-    def _taken(self, turn: Turn, found: steps.Claimed, just: tuple[str, bytes] | None) -> _Next:
+    def taken(self, turn: Turn, found: steps.Claimed, just: tuple[str, bytes] | None = None) -> Next:
         """Note a claim, and read in the same transaction what its agent needs, unless that is large.
 
         `just` is the name and the output (JSON) of the step that this turn records.
@@ -163,11 +161,11 @@ class Engine:
         turn.hot.phase = found.phase
         turn.event("step.started", step=found.name, data={"agent": found.agent, "attempt": found.attempts})
         try:
-            return _Next(found, self._load(turn.tx, found, whole=False, just=just))
+            return Next(found, self._load(turn.tx, found, whole=False, just=just))
         except CeleriacError:  # large, or it cannot be rendered: `load` sees which, outside of the transaction
-            return _Next(found, None)
+            return Next(found, None)
 
-    def _loaded(self, following: _Next | None, queue: str | None) -> Work | None:
+    def _loaded(self, following: Next | None, queue: str | None) -> Work | None:
         """The work of a claim; if its request cannot be rendered, its step has failed, and the next one is claimed."""
         if following is None:
             return None
@@ -194,7 +192,8 @@ class Engine:
         body = serial.decode(claimed.input or graph.input_of(tx, claimed.session_id, claimed.number))
         blobs = self.blobs if whole else None
         lookup = Outputs(tx, blobs, identity, claimed.name, body.get("item"), self._recent, just)
-        request = doors.opened(self.guard, render(body.get("request"), lookup), claimed.session_id)
+        asked = body.get("request")
+        request = doors.opened(self.guard, asked if body.get("literal") else render(asked, lookup), claimed.session_id)
         return Work(claimed, identity, request, permissions, may_cache=body.get("cache") is not False)
 
     def agent_state(self, work: Work) -> PersistentAgentState:
@@ -245,7 +244,8 @@ class Engine:
             )
             if output.add_steps:
                 settling.add_steps(c.number, c.name, c.phase, output.add_steps)
-            return self._conclude(turn, settling, carry, queue, (c.name, data), more.pop() if more else None)
+            just = (c.name, data)
+            return self._conclude(turn, settling, carry, queue, work.inline, just, more.pop() if more else None)
 
         return self._next(c, record, queue, first)
 
@@ -272,9 +272,8 @@ class Engine:
                 after = {"error": text, "after_seconds": round(delay, 3), "attempt": c.attempts}
                 turn.event("step.retry", step=c.name, data=after)
             else:
-                settling.ended(c.number, c.name, "failed", attempts=c.attempts, failures=c.failures + 1, error=text)
-                turn.hot.error = turn.hot.error or f"step {c.name!r} failed: {text}"[:ERROR_CHARACTERS]
-            return self._conclude(turn, settling, carry, queue)
+                settling.failed(c, "failed", text, failures=c.failures + 1)
+            return self._conclude(turn, settling, carry, queue, work.inline)
 
         following = self._next(c, record, queue)
         if again:
@@ -287,20 +286,22 @@ class Engine:
         settling: Settling,
         carry: bool,
         queue: str | None,
+        inline: bool,
         just: tuple[str, bytes] | None = None,
         claims: list[Row] | None = None,
     ) -> _Recorded:
         """The second half of every end: let others begin, claim the next step, write hints, end the session if it is
-        over. `claims` are the rows of a claim that was tried before others were let begin.
+        over. `claims` are the rows of a claim that was tried before others were let begin. A worker whose step is
+        `inline`, a call of another one, stays.
         """
         settling.run()
         following = None
         if claims:
-            following = self._taken(turn, steps.Claimed(*claims[0]), just)
+            following = self.taken(turn, steps.Claimed(*claims[0]), just)
         elif carry and (claims is None or settling.ready):
             following = self._claim_in(turn, queue, just)
         taken = following.claimed if following is not None else None
-        hints = self.hints.write(turn, settling, taken, keep=carry)
+        hints = self.hints.write(turn, settling, taken, keep=carry or inline)
         if not turn.hot.open_steps:
             self.end_session(turn)
         return _Recorded(following, hints)
@@ -350,7 +351,7 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class _Next:
+class Next:
     """A claim, with what its agent needs if that could be read at once."""
 
     claimed: steps.Claimed
@@ -361,7 +362,7 @@ class _Next:
 class _Recorded:
     """What one recording transaction led to: the next claim, and hints to be published."""
 
-    following: _Next | None
+    following: Next | None
     hints: list[events.Hint]
 
 

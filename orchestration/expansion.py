@@ -9,8 +9,9 @@ from typing import Any
 from ..errors import BlobDamaged, BlobNotFound, CeleriacError, PlanError, StorageError
 from ..storage import graph, serial, steps
 from ..storage.blobs import BlobStore
+from ..storage.calls import CALL
 from .agents import Registry
-from .outputs import Outputs, Recent, prefix_of, prefixes
+from .outputs import GROUPS, Outputs, Recent, prefix_of, prefixes
 from .plans import Step, check_steps
 from .references import Lookup, holds, resolve
 from .rows import Rows, as_step, check_agents, step_from
@@ -18,6 +19,9 @@ from .turn import Turn
 
 #: A fan-out over more items than this is refused: it would be one transaction of as many rows.
 MOST_ITEMS = 100_000
+#: Error texts are kept up to this many characters.
+ERROR_CHARACTERS = 4000
+_HAS = {"failed": "failed", "dead": "is dead"}
 _MEMBER = re.compile(r"(.+)-\d+")
 
 
@@ -75,6 +79,15 @@ class Settling:
         turn.event(f"step.{status}", step=name, data={"error": error} if error and data is None else data)
         self._ended.append((number, failed or doomed, freed))
 
+    def failed(self, c: steps.Claimed, status: str, error: str, failures: int) -> None:
+        """Note that a claimed step has failed or is dead. That of a call is for its caller to bear, not the session."""
+        self.ended(c.number, c.name, status, attempts=c.attempts, failures=failures, error=error)
+        hot = self._turn.hot
+        if c.kind == CALL:
+            hot.failed_steps -= 1
+        else:
+            hot.error = hot.error or f"step {c.name!r} {_HAS[status]}: {error}"[:ERROR_CHARACTERS]
+
     def run(self) -> None:
         """Follow all that has ended to its end."""
         while self._ended:
@@ -125,7 +138,7 @@ class Settling:
         if "when" in body and not holds(body["when"], lookup):
             if graph.end(tx, session_id, one.number, "skipped", None):
                 self.ended(one.number, one.name, "skipped", data={"condition": body["when"]})
-        elif one.kind != "agent":
+        elif one.kind in GROUPS:
             self._expand(one, body, lookup)
         elif graph.make_ready(tx, session_id, one.number, self._turn.held):
             self._count_ready(one.queue, one.priority)

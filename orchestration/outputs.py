@@ -12,6 +12,8 @@ from ..storage import graph, results, serial
 from ..storage.blobs import BlobStore
 from ..storage.database import Transaction
 
+#: Kinds of steps that stand for their members.
+GROUPS = ("each", "plan")
 #: Outputs up to so many bytes of JSON are kept at hand for the steps that follow, so many of them.
 _SMALL = 1 << 18
 _MOST = 256
@@ -83,13 +85,13 @@ class Outputs:
 
         None for a step that gave nothing: it was skipped, has failed, or has not ended yet.
         """
-        if step.kind == "agent":
+        if step.kind not in GROUPS:
             return self._recorded(step.number, step.result_epoch)
         if step.status in ("blocked", "skipped"):
             return None
         members = graph.members(self._tx, self._id, step.number)
         known = results.load_members(self._tx, self._blobs, self._id, step.number)
-        values = [known.get(one.number) if one.kind == "agent" else self.of(one) for one in members]
+        values = [self.of(one) if one.kind in GROUPS else known.get(one.number) for one in members]
         if step.kind == "each":
             return values
         return {one.name.rsplit("/", 1)[-1]: value for one, value in zip(members, values, strict=True)}

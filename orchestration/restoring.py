@@ -7,13 +7,14 @@ from typing import Any
 
 from ..errors import CheckpointDamaged, CheckpointNotFound, SessionError, StorageError
 from ..storage import agent_parts, bulk, checkpoints, graph, results, serial, steps
+from ..storage.calls import CALL
 from ..storage.database import Transaction
 from .engine import Engine
 from .states import after
 from .turn import Turn
 
 _CHECKPOINT = re.compile(r"(?P<session>[0-9a-f-]{36}):(?P<number>[0-9]{1,9})")
-_STATUS, _EPOCH, _NAME = (bulk.KEPT.index(name) for name in ("status", "result_epoch", "name"))
+_STATUS, _EPOCH, _NAME, _KIND = (bulk.KEPT.index(name) for name in ("status", "result_epoch", "name", "kind"))
 _ATTEMPTS, _FAILURES = (bulk.KEPT.index(name) for name in ("attempts", "failures"))
 _TIMES = tuple(bulk.KEPT.index(name) for name in ("started_at", "finished_at"))
 
@@ -105,7 +106,7 @@ def _put_back(turn: Turn, state: checkpoints.State, before: checkpoints.State) -
     statuses = [row[_STATUS] for row in rows]
     hot.total_steps = len(statuses)
     hot.open_steps = sum(s not in steps.FINAL for s in statuses)
-    hot.failed_steps = sum(s in ("failed", "dead") for s in statuses)
+    hot.failed_steps = sum(row[_STATUS] in ("failed", "dead") and row[_KIND] != CALL for row in rows)
     status, _, hot.error = state.session
     hot.phase = "restored"
     if hot.open_steps or not hot.total_steps:

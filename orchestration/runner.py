@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import AgentError, NotSerializable, PermissionMissing, PlanError, TooLarge
+from ..errors import AgentError, CallFailed, CallMismatch, NotSerializable, PermissionMissing, PlanError, TooLarge
 from ..storage import serial
 from .agents import Agent, AgentOutput, Finding, granted
 from .context import Context
@@ -21,7 +21,7 @@ from .sizes import check_requests
 from .state.stepstate import HeldFailed
 
 #: Faults that another attempt cannot mend.
-FINAL_FAULTS = (PermissionMissing, PlanError, AgentError, NotSerializable, TooLarge)
+FINAL_FAULTS = (PermissionMissing, PlanError, AgentError, CallFailed, CallMismatch, NotSerializable, TooLarge)
 #: Why what an agent gave cannot be recorded: another attempt may meet other state than this one did.
 UNRECORDABLE = (*FINAL_FAULTS, HeldFailed)
 
@@ -32,12 +32,22 @@ MOST_FINDING_BYTES = 1 << 24
 _loops = threading.local()
 
 
-def prepare(engine: Engine, work: Work, flush: Callable[[], None]) -> tuple[Agent, Context]:
-    """The agent of a claimed step and its context. Raises AgentNotFound and PermissionMissing."""
+def prepare(
+    engine: Engine,
+    work: Work,
+    flush: Callable[[], None],
+    make: Callable[[Work, Context], None],
+    caller: Context | None = None,
+) -> tuple[Agent, Context]:
+    """The agent of a claimed step and its context. Raises AgentNotFound and PermissionMissing.
+
+    `flush` writes its partial results now; `make(work, context)` makes a durable call within it, and records how it
+    ended. `caller` is the context of the step whose durable call this one is.
+    """
     agent = engine.registry.get(work.claimed.agent)
     permissions = granted(agent, work.permissions)
     limit = work.claimed.timeout or engine.settings.step_time_limit or None
-    return agent, Context(engine, work, permissions, time.monotonic() + limit if limit else None, flush)
+    return agent, Context(engine, work, permissions, time.monotonic() + limit if limit else None, flush, make, caller)
 
 
 def run(agent: Agent, context: Context, request: Any) -> AgentOutput:

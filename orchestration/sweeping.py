@@ -81,8 +81,7 @@ def take_back(
                     remembering.leave(turn, one)
             if over:
                 why = f"its worker was lost in each of {c.attempts} attempts"
-                settling.ended(c.number, c.name, "dead", attempts=c.attempts, failures=c.failures, error=why)
-                turn.hot.error = turn.hot.error or f"step {c.name!r} is dead: {why}"
+                settling.failed(c, "dead", why, failures=c.failures)
                 dead += 1
             else:
                 turn.event(

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..storage import serial
 from ..storage.steps import FINAL
+from .outputs import GROUPS
 
 
 class Page(list[Any]):
@@ -25,7 +26,7 @@ def moment(seconds: float | None) -> str | None:
 def step_views(session_id: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Steps as users see them. A group is shown until its members are there, or if it never had any."""
     groups = {row["member_of"] for row in rows}
-    return [_step(session_id, row) for row in rows if row["kind"] == "agent" or row["number"] not in groups]
+    return [_step(session_id, row) for row in rows if row["kind"] not in GROUPS or row["number"] not in groups]
 
 
 def _step(session_id: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def agent_views(rows: list[dict[str, Any]], kept: dict[str, dict[str, Any]]) -> 
     """Live state by agent, from its steps: the running one if there is one, else the last that ran."""
     views: dict[str, Any] = {}
     for row in rows:
-        if not row["agent"] or row["kind"] != "agent":
+        if not row["agent"] or row["kind"] in GROUPS:
             continue
         view = views.setdefault(
             row["agent"],
@@ -147,7 +148,7 @@ def agent_views(rows: list[dict[str, Any]], kept: dict[str, dict[str, Any]]) -> 
         elif view["status"] != "running" and row["status"] in FINAL:
             view["status"] = row["status"]
     for agent, view in views.items():
-        view["progress"] = progress_of([row for row in rows if row["agent"] == agent and row["kind"] == "agent"])
+        view["progress"] = progress_of([row for row in rows if row["agent"] == agent and row["kind"] not in GROUPS])
         view["memory"] = kept.get(agent, {})
         view["state"] = kept[agent]["execution"] if agent in kept else {}
     return views

@@ -37,6 +37,8 @@ class Work:
     may_cache: bool = True
     #: The agent looked at what is its session's own: what it gives is not for others.
     private: bool = False
+    #: It is a durable call, which the worker makes within the step that asks for it.
+    inline: bool = False
     #: The result that was found for it, and its place among those who would compute the same.
     hit: Hit | None = None
     flight: Flight | None = None

@@ -34,6 +34,10 @@ _REOPEN = Query(
             _s.status.in_([literal_column(f"'{s}'") for s in ("failed", "dead", "cancelled")]),
             and_(in_state("skipped"), _s.doomed == 1),
         ),
+        literal_column(
+            "NOT (kind = 'call' AND EXISTS (SELECT 1 FROM steps AS caller WHERE caller.session_id = steps.session_id"
+            " AND caller.number = steps.member_of AND caller.status = 'done'))"
+        ),
     )
     .values(
         status="blocked",
@@ -66,8 +70,8 @@ _RECOUNT = Query(
 )
 _REOPEN_GROUPS = Query(
     text(
-        "UPDATE steps SET status = 'waiting' WHERE session_id = :session AND kind <> 'agent' AND status = 'blocked'"
-        " AND EXISTS (SELECT 1 FROM steps AS member"
+        "UPDATE steps SET status = 'waiting' WHERE session_id = :session AND kind IN ('each', 'plan')"
+        " AND status = 'blocked' AND EXISTS (SELECT 1 FROM steps AS member"
         " WHERE member.session_id = steps.session_id AND member.member_of = steps.number)"
     )
 )

@@ -14,6 +14,7 @@ POINTS = (
     "after-claim",
     "before-effect",
     "after-effect",
+    "after-call",
     "before-commit",
     "after-commit-before-publish",
     "after-publish-before-mark",

@@ -53,6 +53,7 @@ class Claimed:
     queue: str
     claim: str
     phase: str
+    kind: str = "agent"
     input: str | None = None  # the JSON text of its input, where it was read with the claim
 
 
@@ -70,6 +71,7 @@ _COLUMNS = (
     _s.queue,
     _s.claim,
     _s.phase,
+    _s.kind,
 )
 
 
@@ -80,6 +82,19 @@ _IS_ACTIVE: ColumnElement[bool] = literal_column(
 _INPUT_OF: ColumnElement[str] = literal_column(
     "(SELECT i.body FROM step_inputs AS i WHERE i.session_id = steps.session_id AND i.number = steps.number)"
 )
+
+
+_CLAIMED: dict[Any, Any] = {
+    "status": "running",
+    "epoch": _s.epoch + 1,
+    "attempts": _s.attempts + 1,
+    "claim": bindparam("owner"),
+    "lease_until": now() + bindparam("lease"),
+    "started_at": now(),
+    "error": None,
+    "progress": 0.0,
+    "task": None,
+}
 
 
 def _claim(*more: Any) -> Query:
@@ -93,21 +108,17 @@ def _claim(*more: Any) -> Query:
     return Query(
         update(steps)
         .where(_s.session_id == bindparam("session"), _s.number == best, known_in_state("ready"), _IS_ACTIVE)
-        .values(
-            status="running",
-            epoch=_s.epoch + 1,
-            attempts=_s.attempts + 1,
-            claim=bindparam("owner"),
-            lease_until=now() + bindparam("lease"),
-            started_at=now(),
-            error=None,
-            progress=0.0,
-            task=None,
-        )
+        .values(_CLAIMED)
         .returning(*_COLUMNS, _INPUT_OF)
     )
 
 
+_CLAIM_THIS = Query(
+    update(steps)
+    .where(this_step, known_in_state("ready"), _s.run_at <= now())
+    .values(_CLAIMED)
+    .returning(*_COLUMNS, _INPUT_OF)
+)
 _CLAIM = _claim()
 _CLAIM_ON_QUEUE = _claim(_s.queue == bindparam("on"))
 
@@ -122,6 +133,12 @@ def claim(tx: Transaction, session_id: str, owner: str, lease: float, queue: str
     """Run `claiming`; gives the step, or None."""
     query, values = claiming(session_id, owner, lease, queue)
     row = tx.row(query, **values)
+    return Claimed(*row) if row else None
+
+
+def claim_this(tx: Transaction, session_id: str, number: int, owner: str, lease: float) -> Claimed | None:
+    """Claim one step if it is ready and due, also in a session that is paused; gives the step, or None."""
+    row = tx.row(_CLAIM_THIS, session=session_id, number=number, owner=owner, lease=lease)
     return Claimed(*row) if row else None
 
 
@@ -153,6 +170,14 @@ _FAIL = Query(
         held=bindparam("paused"),
     )
 )
+
+
+_HOLDING = Query(select(_s.number).where(_mine))
+
+
+def holding(c: Claimed) -> Call:
+    """Gives a row if the claim is still its worker's."""
+    return _HOLDING, {"session": c.session_id, "number": c.number, "at_epoch": c.epoch}
 
 
 def finishing(c: Claimed, cached: bool = False) -> Call:

@@ -90,12 +90,12 @@ steps = Table(
     _session_key(),
     Column("number", Integer, primary_key=True),
     Column("name", Text, nullable=False),
-    Column("kind", Text, nullable=False),  # agent; each or plan: a group whose members are steps
+    Column("kind", Text, nullable=False),  # agent; each, plan: groups of steps; call, once: durable calls of a step
     Column("agent", Text, nullable=False, server_default=""),
     # name of the outermost step of the plan that it belongs to
     Column("phase", Text, nullable=False, server_default=""),
-    Column("member_of", Integer),  # number of the group
-    Column("position", Integer, nullable=False, server_default=text("0")),  # place in the group
+    Column("member_of", Integer),  # number of the group, or of the step that makes the call
+    Column("position", Integer, nullable=False, server_default=text("0")),  # place in the group, or of the call
     Column("status", Text, nullable=False),
     _flag("held"),  # the session is paused: ready, but not to be claimed
     _flag("doomed"),  # something that it waits for failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import os
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from billiard.common import terminate_handler_fired
@@ -22,6 +24,7 @@ from ..errors import CeleriacError, SessionNotFound, StepCancelled, StepTimeout,
 from ..orchestration import runner, sweeping
 from ..orchestration.agents import AgentOutput
 from ..orchestration.cache.sharing import StepCache
+from ..orchestration.context import Context
 from ..orchestration.engine import Engine, Lost, Work
 from ..orchestration.heartbeat import Heartbeat
 from ..orchestration.pacing import Pacing
@@ -189,8 +192,7 @@ class Serving:
         except Lost:
             self._lost(job)
         except (StepTimeout, SoftTimeLimitExceeded):
-            limit = self._limit(job.work.claimed.timeout) or self.worker_limit or 0
-            self._failed(job, StepTimeout(f"ran past its limit of {limit:g} s"))
+            self._failed(job, self._timed_out(job.work))
         except StepCancelled:
             self._lost(job)
         except Exception as fault:
@@ -204,8 +206,9 @@ class Serving:
         else:
             self._done(job, output)
 
-    def _call_agent(self, work: Work) -> AgentOutput:
-        agent, context = runner.prepare(self._engine, work, lambda: self._heartbeat.flush(work))
+    def _call_agent(self, work: Work, caller: Context | None = None) -> AgentOutput:
+        flush = partial(self._heartbeat.flush, work)
+        agent, context = runner.prepare(self._engine, work, flush, self._make_call, caller)
         hit = self._cached.look(work, agent, context.permissions)
         if hit is not None:
             return hit.output
@@ -215,6 +218,34 @@ class Serving:
             output = runner.run(agent, context, work.request)
         point("after-effect")
         return output
+
+    def _make_call(self, work: Work, caller: Context) -> None:
+        """Make a durable call within the step that asks for it, and record how it ended. It is no Celery task."""
+        try:
+            output = self._call_agent(work, caller)
+            self._recorded(lambda: self._engine.finish(work, output))
+            self._cached.landed(work, output)
+        except (PutBack, Lost):
+            self._cached.crashed(work)
+        except Exception as fault:
+            if caller.is_stopped:  # it is the caller that was stopped
+                self._give_back([work])
+                raise
+            self._call_failed(work, fault)
+        except BaseException:
+            self._give_back([work])
+            raise
+
+    def _call_failed(self, work: Work, fault: Exception) -> None:
+        self._cached.crashed(work)
+        if isinstance(fault, StepTimeout | SoftTimeLimitExceeded):
+            fault = self._timed_out(work)
+        with contextlib.suppress(Lost):
+            self._recorded(lambda: self._engine.fail(work, fault, retry=not _is_final(fault)))
+
+    def _timed_out(self, work: Work) -> StepTimeout:
+        limit = self._limit(work.claimed.timeout) or self.worker_limit or 0
+        return StepTimeout(f"ran past its limit of {limit:g} s")
 
     def _done(self, job: _Job, output: AgentOutput) -> None:
         try:
@@ -244,7 +275,7 @@ class Serving:
     def _failed(self, job: _Job, fault: Exception) -> None:
         c = job.work.claimed
         self._cached.crashed(job.work)
-        final = isinstance(fault, CeleriacError) and not isinstance(fault, PASSING_FAULTS)
+        final = _is_final(fault)
         carry, queue = job.carry, job.queue
         try:
             job.following = self._recorded(
@@ -285,6 +316,11 @@ class Serving:
     def give_all_back(self) -> None:
         """Give back the steps that are still running here, when the process ends before they do."""
         self._give_back(self._heartbeat.works())
+
+
+def _is_final(fault: Exception) -> bool:
+    """Whether another attempt would meet the same fault."""
+    return isinstance(fault, CeleriacError) and not isinstance(fault, PASSING_FAULTS)
 
 
 def _agent_task(app: Celery, name: str, serving: Serving) -> Task:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from celeriac.config import Settings
 from celeriac.errors import StepCancelled
 from celeriac.orchestration import runner
 from celeriac.orchestration.agents import Registry, agent
+from celeriac.orchestration.context import Context
 from celeriac.orchestration.engine import Engine, Lost, Work
 from celeriac.orchestration.heartbeat import Heartbeat
 from celeriac.orchestration.plans import Plan
@@ -73,9 +75,25 @@ class Driver:
         except runner.UNRECORDABLE as fault:
             return self.failed(work, fault, carry)
 
+    def make_call(self, work: Work, caller: Context) -> None:
+        """Make a durable call as a worker does."""
+        self.started.append(work.claimed.name)
+        try:
+            self.engine.finish(work, self._run(work, caller))
+        except Lost:
+            return
+        except Exception as fault:
+            if caller.is_stopped:
+                raise
+            self.failed(work, fault, False)
+
     def call(self, work: Work) -> Any:
         """Run a claimed step's agent under the heartbeat; gives its output."""
-        found, context = runner.prepare(self.engine, work, lambda: self.heartbeat.flush(work))
+        return self._run(work)
+
+    def _run(self, work: Work, caller: Context | None = None) -> Any:
+        flush = partial(self.heartbeat.flush, work)
+        found, context = runner.prepare(self.engine, work, flush, self.make_call, caller)
         with self.heartbeat.over(work, context, work.claimed.timeout):
             return runner.run(found, context, work.request)
 

@@ -81,7 +81,8 @@ class Refresher:
             return
         began = time.monotonic()
         try:
-            context = Context(self._engine, work, permissions, began + limit if limit else None, lambda: None)
+            until = began + limit if limit else None
+            context = Context(self._engine, work, permissions, until, lambda: None, None)
             output = runner.run(agent, context, work.request)
             self._store(work, agent, key, output, generation, time.monotonic() - began)
         finally:

@@ -32,6 +32,21 @@ def work(request: dict[str, Any], ctx: Any) -> dict[str, Any]:
     return {"attempt": ctx.attempt}
 
 
+@agent("chaos.caller")
+def caller(request: dict[str, Any], ctx: Any) -> dict[str, Any]:
+    """Makes durable calls: two of a function, and one of an agent between them."""
+
+    def paid(n: int) -> dict[str, Any]:
+        ledger.here().write(f"{ctx.key}.{n}", ctx.attempt, "effect")
+        return {"call": f"{ctx.key}.{n}", "made": ctx.attempt, "text": "large " * 1000 * n}
+
+    with noted(ctx):
+        first = ctx.once("paid", paid, 0)
+        second = ctx.call("chaos.work", {"ms": request.get("ms", 0)})
+        third = ctx.once("paid", paid, 1)
+    return {"attempt": ctx.attempt, "calls": [first["made"], second["attempt"], third["made"]]}
+
+
 @agent("chaos.big")
 def big(request: dict[str, Any], ctx: Any) -> dict[str, Any]:
     """Answers with more than fits into a row: a blob."""

@@ -37,7 +37,7 @@ def diamond(width: int = 8, ms: float = 0) -> Plan:
 
 
 def eight_steps(ms: float) -> Plan:
-    """A graph of eight steps: two chains of two that meet twice."""
+    """A graph of eight steps: two chains of two that meet twice; where they meet, an agent makes three calls."""
     request = {"ms": ms}
     return Plan(
         "eight",
@@ -47,7 +47,7 @@ def eight_steps(ms: float) -> Plan:
             step("b2", "chaos.work", request, after=["b1"]),
             step("c1", "chaos.work", request, after=["a"]),
             step("c2", "chaos.work", request, after=["c1"]),
-            step("d", "chaos.work", {**request, "of": ["${b2.attempt}", "${c2.attempt}"]}),
+            step("d", "chaos.caller", {**request, "of": ["${b2.attempt}", "${c2.attempt}"]}),
             step("e", "chaos.work", request, after=["c1"]),
             step("f", "chaos.work", request, after=["d", "e"]),
         ],
@@ -55,14 +55,14 @@ def eight_steps(ms: float) -> Plan:
 
 
 def six_steps(folder: str | Path) -> Plan:
-    """A graph of six steps that passes every crash point: one leaves a blob, one writes a report."""
+    """A graph of six steps that passes every crash point: one leaves a blob, one makes calls, one writes a report."""
     return Plan(
         "six",
         [
             step("a", "chaos.work", {"ms": 0}),
             step("b", "chaos.work", {"ms": 0}, after=["a"]),
             step("c", "chaos.big", after=["a"]),
-            step("d", "chaos.work", {"ms": 0}, after=["a"]),
+            step("d", "chaos.caller", {"ms": 0}, after=["a"]),
             step("e", "chaos.work", {"size": "${c.attempt}"}, after=["b", "d"]),
             step("f", "chaos.report", {"path": str(Path(folder, "report.md"))}, after=["e"]),
         ],

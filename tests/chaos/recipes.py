@@ -79,8 +79,8 @@ def kill_worker(trial: Trial, size: Size) -> None:
 
 def flush(trial: Trial, size: Size, redis: RedisServer, limit: float = 30) -> None:
     """T3: all that the broker holds is thrown away, first before there is a worker: then no hint is left at all."""
-    for _ in range(size.sessions):
-        trial.start(plans.one(ms=30))
+    for n in range(size.sessions):
+        trial.start(plans.one(ms=30, agent="chaos.work" if n % 4 else "chaos.caller"))
     redis.client().flushall()
     worker = trial.worker(concurrency=2)
     for n in range(size.rounds):

@@ -54,7 +54,9 @@ def note(recipe: str, trial: Trial, found: list[Crash]) -> None:
 
 @pytest.mark.parametrize("passes", [pytest.param(1, id="short"), pytest.param(6, id="long", marks=pytest.mark.chaos)])
 def test_T10_a_crash_anywhere_in_one_process_is_mended_by_the_next(trials: Trials, passes: int) -> None:
-    cases = [(trials(), point, nth) for point in POINTS for nth in range(1, passes + 1)]
+    # The second durable call is where the first one is recorded, and must not be made again.
+    last = {"after-call": max(passes, 2)}
+    cases = [(trials(), point, nth) for point in POINTS for nth in range(1, last.get(point, passes) + 1)]
     note("T10_in_one_process", cases[0][0], crashes.sweep(crashes.in_one_process, cases))
 
 

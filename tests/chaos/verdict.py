@@ -23,6 +23,9 @@ from celeriac.orchestration.engine import Engine
 from celeriac.orchestration.states import SESSION_ENDED
 from chaos.ledger import Ledger, Line
 
+#: Kinds of steps that have a result of their own.
+WITH_RESULT = ("agent", "call", "once")
+
 
 class Broken(AssertionError):
     """Something that is promised did not hold."""
@@ -132,7 +135,7 @@ def _epochs(tables: Tables) -> Iterable[str]:
         recorded[row.session_id, row.number].append(row.epoch)
     for s in tables.steps:
         epochs = recorded.get((s.session_id, s.number), [])
-        if s.kind == "agent" and epochs != ([s.result_epoch] if s.result_epoch is not None else []):
+        if s.kind in WITH_RESULT and epochs != ([s.result_epoch] if s.result_epoch is not None else []):
             yield f"I4: step {s.name} of {s.session_id} counts the result of epoch {s.result_epoch}; recorded: {epochs}"
 
 
@@ -156,15 +159,22 @@ def _attempts(tables: Tables, ledger: Ledger, cap: int) -> Iterable[str]:
 
 
 def _completions(tables: Tables, ledger: Ledger) -> Iterable[str]:
-    """Every recorded completion is that of an attempt that went to its end; every completed session has all of them."""
+    """Every recorded completion is that of an attempt that went to its end, and every completed session has all of
+    them. A call that was recorded is not made in a later attempt.
+    """
     ended = {(line.key, line.attempt) for line in ledger.lines("end")}
+    effects = {key: [line.attempt for line in lines] for key, lines in ledger.by_key("effect").items()}
     for row in tables.results:
-        attempt = json.loads(row.body or "{}").get("attempt")
+        body = json.loads(row.body or "{}")
+        attempt = body.get("attempt")
         if attempt is not None and (f"{row.session_id}/{row.number}", attempt) not in ended:
             yield f"step {row.number} of {row.session_id}: attempt {attempt} is recorded but did not end"
+        again = [n for n in effects.get(body.get("call"), []) if n > body["made"]]
+        if again:
+            yield f"call {body['call']} was recorded in attempt {body['made']} and made again in {again}"
     recorded = {(row.session_id, row.number) for row in tables.results}
     for s in tables.steps:
-        if s.status == "done" and s.kind == "agent" and (s.session_id, s.number) not in recorded:
+        if s.status == "done" and s.kind in WITH_RESULT and (s.session_id, s.number) not in recorded:
             yield f"step {s.name} of {s.session_id} is done without a result"
 
 

@@ -1,0 +1,296 @@
+"""Durable calls inside an agent: what they return is recorded, and given again when the agent runs anew.
+
+A call is a step that the running step adds (`storage.calls`): fenced by the same claim, kept by checkpoints, shown like
+any other. Calls are known by their order, so an agent has to make the same ones in the same order each time it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..errors import CallFailed, CallMismatch, NotSerializable, PlanError
+from ..storage import calls, results, serial, steps
+from ..storage.database import Transaction
+from ..storage.faults import point
+from .engine import Engine, Next
+from .guard import doors
+from .plans import Step
+from .rows import Rows, check_agents
+from .sizes import check_requests
+from .turn import Turn
+from .work import Lost, Work
+
+#: A call's name may have so many characters.
+MOST_CHARACTERS = 100
+#: Seconds between looks at a call that another worker makes, or that is not due yet: at first, and at most.
+FIRST_LOOK, LONGEST_LOOK = 0.02, 0.5
+
+
+class Calls:
+    """The durable calls of one attempt of a step.
+
+    `run(work)` runs a claimed call here and records how it ended; `check()` raises if the step is to stop.
+    """
+
+    def __init__(self, engine: Engine, work: Work, run: Callable[[Work], None], check: Callable[[], None]) -> None:
+        self._engine = engine
+        self._work = work
+        self._run = run
+        self._check = check
+        self._lock = threading.Lock()
+        self._next = 0
+        self._begun: dict[int, calls.Begun] = {}
+        #: Calls of earlier attempts are read up to this position.
+        self._read_to = 0.0
+
+    # -- functions ---------------------------------------------------------------------------------------------------
+
+    def once(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See `Context.once`."""
+        check_name(name)
+        mark = _mark(self._work.session_id, [name, *_known(args, kwargs)])
+        position, known = self._place(calls.ONCE, name, mark)
+        if in_loop():
+            return self._once_later(position, name, mark, known, function, args, kwargs)
+        if known is not None:
+            return self._result(known.number)
+        value = function(*args, **kwargs)
+        if inspect.isawaitable(value):
+            raise NotSerializable(f"call {name!r} gave something to await; only an async agent can do that")
+        return self._record(position, name, mark, value)
+
+    async def _once_later(
+        self,
+        position: int,
+        name: str,
+        mark: str,
+        known: calls.Begun | None,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        if known is not None:
+            return self._result(known.number)
+        value = function(*args, **kwargs)
+        return self._record(position, name, mark, await value if inspect.isawaitable(value) else value)
+
+    def _record(self, position: int, name: str, mark: str, value: Any) -> Any:
+        """Record what a function gave; gives it as a later run will be given it."""
+        engine, c = self._engine, self._work.claimed
+        guarded = engine.guard.apply(value, doors.place_of(c.session_id))
+        data = serial.encode(guarded, what=f"result of call {name!r}", limit=engine.settings.max_result_bytes)
+        stored = results.store(data, engine.blobs, engine.settings.inline_result_bytes)
+        body = serial.encode({"call": mark}).decode()
+        point("after-call")
+
+        def record(turn: Turn) -> None:
+            row = self._add(turn, calls.ONCE, position, Step(name=name, agent=""), body)
+            calls.add_done(turn.tx, c.session_id, row, body)
+            results.record(turn.tx, engine.blobs, c.session_id, row["number"], row["epoch"], stored, None, None)
+            turn.event("step.done", step=row["name"], component="agent", data={"bytes": stored.size})
+
+        engine.in_turn(c.session_id, record, [steps.holding(c)])
+        return doors.opened(engine.guard, serial.decode(data), c.session_id)
+
+    # -- agents ------------------------------------------------------------------------------------------------------
+
+    def call(self, agent: str, request: Any, name: str | None) -> Any:
+        """See `Context.call`."""
+        name = agent if name is None else name
+        check_name(name)
+        if isinstance(request, BaseModel):
+            request = request.model_dump(mode="json")
+        one = Step(name=name, agent=agent, request=request)
+        check_agents([one], self._engine.registry)
+        check_requests([one], self._engine.settings.max_request_bytes)
+        mark = _mark(self._work.session_id, [name, agent, request])
+        position, known = self._place(calls.CALL, name, mark)
+        if in_loop():
+            return asyncio.to_thread(self._called, position, one, mark, known)
+        return self._called(position, one, mark, known)
+
+    def _called(self, position: int, one: Step, mark: str, known: calls.Begun | None) -> Any:
+        """Make a call, or see to it that it is made; gives what it gave. Raises CallFailed."""
+        if known is None:
+            mine = self._begin(position, one, mark)
+            number = mine.claimed.number
+            self._attempt(mine)
+        else:
+            number = known.number
+        wait = FIRST_LOOK
+        while True:
+            self._check()
+            status, epoch, error, due = self._standing(number)
+            if status == "done":
+                return self._result(number, epoch)
+            if status in steps.FINAL:
+                raise CallFailed(f"call {one.name!r} of step {self._work.claimed.name} has {status}: {error}")
+            work = self._take(number) if due and status == "ready" else None
+            if work is not None:
+                self._attempt(work)
+                continue
+            time.sleep(wait)
+            wait = min(1.5 * wait, LONGEST_LOOK)
+
+    def _attempt(self, work: Work) -> None:
+        work.inline = True
+        self._run(work)
+        self._work.private = self._work.private or work.private
+
+    def _begin(self, position: int, one: Step, mark: str) -> Work:
+        """Add the step of a call, as claimed by this worker."""
+        engine, c = self._engine, self._work.claimed
+        request = engine.guard.apply(one.request, doors.place_of(c.session_id))
+        document = {"request": request, "literal": True, "call": mark}
+        body = serial.encode(document, what=f"request of call {one.name!r}").decode()
+        owner = engine.presence.claim()
+
+        def begin(turn: Turn) -> Next:
+            row = self._add(turn, calls.CALL, position, one, body)
+            turn.hot.open_steps += 1
+            claimed = _claimed(c.session_id, row, owner, body)
+            calls.add_running(turn.tx, claimed, row, engine.settings.lease_seconds)
+            return engine.taken(turn, claimed)
+
+        return self._loaded(engine.in_turn(c.session_id, begin, [steps.holding(c)]))
+
+    def _take(self, number: int) -> Work | None:
+        """Claim a call that was begun and is ready again; None if another worker was quicker."""
+        engine, c = self._engine, self._work.claimed
+        owner = engine.presence.claim()
+
+        def take(turn: Turn) -> Next | None:
+            self._check_held(turn)
+            claimed = steps.claim_this(turn.tx, c.session_id, number, owner, engine.settings.lease_seconds)
+            return None if claimed is None else engine.taken(turn, claimed)
+
+        following = engine.in_turn(c.session_id, take, [steps.holding(c)])
+        return None if following is None else self._loaded(following)
+
+    def _loaded(self, following: Next) -> Work:
+        work = following.work or self._engine.load(following.claimed)
+        if work is None:  # what is asked for literally can always be read
+            raise PlanError(f"the request of call {following.claimed.name} cannot be read")
+        return work
+
+    # -- rows --------------------------------------------------------------------------------------------------------
+
+    def _place(self, kind: str, name: str, mark: str) -> tuple[int, calls.Begun | None]:
+        """The position of a call, and what an earlier attempt began there. Raises CallMismatch."""
+        with self._lock:
+            position, self._next = self._next, self._next + 1
+            if position >= self._read_to:
+                c = self._work.claimed
+                found = self._engine.database.read(lambda tx: calls.begun(tx, c.session_id, c.number, position))
+                self._begun.update((one.position, one) for one in found)
+                self._read_to = found[-1].position + 1 if len(found) == calls.AT_ONCE else float("inf")
+            known = self._begun.pop(position, None)
+        if known is not None and (known.kind, serial.decode(known.input)["call"]) != (kind, mark):
+            raise CallMismatch(
+                f"call {position + 1} of step {self._work.claimed.name} is {name!r} now; recorded was {known.name!r}, "
+                "or another request. An agent has to make the same calls in the same order each time it runs"
+            )
+        return position, known
+
+    def _add(self, turn: Turn, kind: str, position: int, one: Step, body: str) -> dict[str, Any]:
+        """The row of a new call, noted for the checkpoint."""
+        self._check_held(turn)
+        c, hot = self._work.claimed, turn.hot
+        rows = Rows(
+            self._engine.registry,
+            c.queue,
+            hot.total_steps,
+            epoch=hot.epoch_floor + 1,
+            prefix=f"{c.name}/{position}-",
+            phase=c.phase,
+        )
+        rows.add([Step(name=one.name, agent=one.agent)])
+        row = rows.steps[0]
+        row |= {"kind": kind, "member_of": c.number, "position": position, "attempts": 1}
+        row |= {"status": "done", "result_epoch": row["epoch"]} if kind == calls.ONCE else {"status": "running"}
+        rows.inputs = [(row["number"], body)]
+        for mine, new in zip(turn.change.added, rows.kept(), strict=True):
+            mine.extend(new)
+        hot.total_steps += 1
+        return row
+
+    def _check_held(self, turn: Turn) -> None:
+        if not turn.found[0]:
+            c = self._work.claimed
+            raise Lost(f"step {c.name} of session {c.session_id} was taken away while it ran")
+
+    def _standing(self, number: int) -> tuple[str, int | None, str | None, bool]:
+        found = self._engine.database.read(lambda tx: calls.standing(tx, self._work.session_id, number))
+        if found is None:
+            raise Lost(f"session {self._work.session_id} was deleted or restored while a call ran")
+        return found
+
+    def _result(self, number: int, epoch: int | None = None) -> Any:
+        """What a call gave, read now."""
+        engine, session_id = self._engine, self._work.session_id
+
+        def read(tx: Transaction) -> Any:
+            at = epoch if epoch is not None else (calls.standing(tx, session_id, number) or (None, None))[1]
+            return results.load(tx, engine.blobs, session_id, number, at)
+
+        return doors.opened(engine.guard, engine.database.read(read), session_id)
+
+
+def _claimed(session_id: str, row: dict[str, Any], owner: str, body: str) -> steps.Claimed:
+    return steps.Claimed(
+        session_id,
+        row["number"],
+        row["name"],
+        row["agent"],
+        row["epoch"],
+        1,
+        0,
+        row["retries"],
+        row["backoff"],
+        row["timeout"],
+        row["queue"],
+        owner,
+        row["phase"],
+        row["kind"],
+        body,
+    )
+
+
+def check_name(name: Any) -> None:
+    """Raise PlanError for what cannot be the name of a call."""
+    if not (isinstance(name, str) and 0 < len(name) <= MOST_CHARACTERS and name.isprintable()) or "/" in name:
+        raise PlanError(
+            f"{name!r:.200} is no name of a call; allowed: 1 to {MOST_CHARACTERS} printable characters without /"
+        )
+
+
+def in_loop() -> bool:
+    """Whether an event loop runs in this thread: the agent is async."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _known(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Arguments by which a call can be told from another: those that are JSON."""
+    try:
+        serial.canonical([list(args), kwargs])
+    except NotSerializable:
+        return []
+    return [list(args), kwargs]
+
+
+def _mark(session_id: str, parts: list[Any]) -> str:
+    """A hash by which a call is known again, keyed so that equal calls of two sessions do not show as such."""
+    key = hashlib.blake2b(session_id.encode(), digest_size=16).digest()
+    return hashlib.blake2b(serial.canonical(parts, "request"), key=key, digest_size=12).hexdigest()

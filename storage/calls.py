@@ -1,0 +1,89 @@
+"""Rows of durable calls: steps that an agent adds while it runs, whose results it is given at once.
+
+Their kind is `call` (of another agent) or `once` (of a function). They are members of the step that makes them, at the
+position of the call; nothing waits for them, so their end lets nothing begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import and_, bindparam, insert, literal_column, select
+
+from .database import Query, Transaction, now
+from .graph import INSERT_INPUT
+from .steps import Claimed, this_step
+from .tables import step_inputs, steps
+
+CALL: Final = "call"
+ONCE: Final = "once"
+#: So many calls of earlier attempts are read at a time; their results one by one.
+AT_ONCE: Final = 200
+
+_s = steps.c
+_COLUMNS = (
+    "number", "name", "kind", "agent", "phase", "member_of", "position", "epoch", "queue", "priority", "retries",
+    "backoff", "timeout",
+)  # fmt: skip
+_COMMON: dict[str, Any] = {name: bindparam(name) for name in ("session_id", *_COLUMNS)}
+_COMMON |= {"attempts": 1, "started_at": now()}
+_ADD_RUNNING = Query(
+    insert(steps).values(
+        _COMMON | {"status": "running", "claim": bindparam("owner"), "lease_until": now() + bindparam("lease")}
+    )
+)
+_ADD_DONE = Query(
+    insert(steps).values(
+        _COMMON | {"status": "done", "result_epoch": bindparam("epoch"), "progress": 1.0, "finished_at": now()}
+    )
+)
+_BEGUN = Query(
+    select(_s.position, _s.number, _s.name, _s.kind, _s.agent, step_inputs.c.body)
+    .join(step_inputs, and_(step_inputs.c.session_id == _s.session_id, step_inputs.c.number == _s.number))
+    .where(
+        _s.session_id == bindparam("session"),
+        _s.member_of == bindparam("parent"),
+        _s.position >= bindparam("first"),
+        _s.kind.in_([literal_column(f"'{CALL}'"), literal_column(f"'{ONCE}'")]),
+    )
+    .order_by(_s.position)
+    .limit(AT_ONCE)
+)
+_STANDING = Query(select(_s.status, _s.result_epoch, _s.error, _s.run_at <= now()).where(this_step))
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A call that was begun; `input` is JSON text."""
+
+    position: int
+    number: int
+    name: str
+    kind: str
+    agent: str
+    input: str
+
+
+def add_running(tx: Transaction, c: Claimed, row: Mapping[str, Any], lease: float) -> None:
+    """Insert the call of an agent, claimed from the start as `c` says, with its input."""
+    values = {"session_id": c.session_id, **{name: row[name] for name in _COLUMNS}}
+    tx.later(_ADD_RUNNING, [values | {"owner": c.claim, "lease": lease}])
+    tx.later(INSERT_INPUT, [{"session_id": c.session_id, "number": c.number, "body": c.input}])
+
+
+def add_done(tx: Transaction, session_id: str, row: Mapping[str, Any], body: str) -> None:
+    """Insert a call that was made, with its input; its result is that of its epoch."""
+    tx.later(_ADD_DONE, [{"session_id": session_id, **{name: row[name] for name in _COLUMNS}}])
+    tx.later(INSERT_INPUT, [{"session_id": session_id, "number": row["number"], "body": body}])
+
+
+def begun(tx: Transaction, session_id: str, parent: int, first: int) -> list[Begun]:
+    """The calls of a step from that position on, in order, `AT_ONCE` at most."""
+    return [Begun(*row) for row in tx.rows(_BEGUN, session=session_id, parent=parent, first=first)]
+
+
+def standing(tx: Transaction, session_id: str, number: int) -> tuple[str, int | None, str | None, bool] | None:
+    """How a call stands: (status, epoch of its result, error, whether it is due); None if it is gone."""
+    return tx.row(_STANDING, session=session_id, number=number)
