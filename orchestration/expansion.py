@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import BlobDamaged, BlobNotFound, CeleriacError, PlanError, StorageError
-from ..storage import graph, serial, steps
+from ..storage import calls, graph, serial, steps
 from ..storage.blobs import BlobStore
-from ..storage.calls import CALL
 from .agents import Registry
 from .outputs import GROUPS, Outputs, Recent, prefix_of, prefixes
 from .plans import Step, check_steps
@@ -83,10 +82,20 @@ class Settling:
         """Note that a claimed step has failed or is dead. That of a call is for its caller to bear, not the session."""
         self.ended(c.number, c.name, status, attempts=c.attempts, failures=failures, error=error)
         hot = self._turn.hot
-        if c.kind == CALL:
+        if c.kind == calls.CALL:
             hot.failed_steps -= 1
         else:
             hot.error = hot.error or f"step {c.name!r} {_HAS[status]}: {error}"[:ERROR_CHARACTERS]
+        self._cancel_calls(c.number)
+
+    def _cancel_calls(self, number: int) -> None:
+        """Calls that a step has left when it failed for good are of no use to anybody."""
+        turn, why = self._turn, "the step that called has failed"
+        for call, name in calls.cancel(turn.tx, turn.hot.id, number, why):
+            turn.change.ended[call] = ["cancelled", None, 0, 0, why, 0]
+            turn.hot.open_steps -= 1
+            turn.event("step.cancelled", step=name)
+            self._cancel_calls(call)
 
     def run(self) -> None:
         """Follow all that has ended to its end."""

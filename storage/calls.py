@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import and_, bindparam, insert, literal_column, select
+from sqlalchemy import and_, bindparam, insert, literal_column, select, update
 
 from .database import Query, Transaction, now
 from .graph import INSERT_INPUT
-from .steps import Claimed, this_step
+from .steps import Claimed, is_final, this_step
 from .tables import step_inputs, steps
 
 CALL: Final = "call"
@@ -82,6 +82,24 @@ def add_done(tx: Transaction, session_id: str, row: Mapping[str, Any], body: str
 def begun(tx: Transaction, session_id: str, parent: int, first: int) -> list[Begun]:
     """The calls of a step from that position on, in order, `AT_ONCE` at most."""
     return [Begun(*row) for row in tx.rows(_BEGUN, session=session_id, parent=parent, first=first)]
+
+
+_CANCEL = Query(
+    update(steps)
+    .where(
+        _s.session_id == bindparam("session"),
+        _s.member_of == bindparam("parent"),
+        _s.kind == literal_column(f"'{CALL}'"),
+        _s.status.not_in(is_final),
+    )
+    .values(status="cancelled", epoch=_s.epoch + 1, lease_until=None, finished_at=now(), error=bindparam("why"))
+    .returning(_s.number, _s.name)
+)
+
+
+def cancel(tx: Transaction, session_id: str, parent: int, why: str) -> list[tuple[int, str]]:
+    """Cancel the calls of a step that have not ended; gives their numbers and names."""
+    return tx.rows(_CANCEL, session=session_id, parent=parent, why=why)
 
 
 def standing(tx: Transaction, session_id: str, number: int) -> tuple[str, int | None, str | None, bool] | None:

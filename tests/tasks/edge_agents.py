@@ -13,6 +13,7 @@ from typing import Any
 from celery import current_app, current_task
 
 from celeriac import agent
+from celeriac.errors import CallFailed
 
 
 @agent("edge.inc")
@@ -32,6 +33,22 @@ def nap(request: dict[str, Any], ctx: Any) -> dict[str, Any]:
             log.write(f"{time.time()} {ctx.step} {ctx.attempt} {os.getpid()}\n")
     time.sleep(request["s"])
     return {"n": 0, "pid": os.getpid(), "attempt": ctx.attempt, "started": time.time() - request["s"]}
+
+
+@agent("edge.caller")
+def caller(request: dict[str, Any], ctx: Any) -> str:
+    """Calls the agent `of` with the rest of the request; says how that failed."""
+    asked = dict(request)
+    try:
+        return str(ctx.call(asked.pop("of"), asked))
+    except CallFailed as fault:
+        return str(fault)
+
+
+@agent("edge.impatient", timeout=0.5)
+def impatient(request: dict[str, Any], ctx: Any) -> str:
+    """Calls an agent that never ends."""
+    return str(ctx.call("edge.endless", {"how": "loop"}))
 
 
 @agent("edge.paced", rate_limit="10/s")

@@ -49,6 +49,19 @@ def test_an_agent_that_runs_past_its_limit_is_ended(how: str, pool: Pool) -> Non
     assert "StepTimeout" in session.error and "0.5 s" in session.error
 
 
+def test_a_call_that_runs_past_its_limit_is_ended_and_its_caller_goes_on(pool: Pool) -> None:
+    session = pool.c.sessions.start(one("edge.caller", of="edge.limited", how="loop"))
+    assert session.wait(10) == "completed"
+    assert "has failed: StepTimeout: ran past its limit of 0.5 s" in session.result
+
+
+def test_a_caller_that_runs_past_its_limit_is_ended_within_its_call_which_is_cancelled(pool: Pool) -> None:
+    session = pool.c.sessions.start(one("edge.impatient"))
+    assert session.wait(10) == "failed"
+    assert "StepTimeout" in session.error
+    assert [view["status"] for view in session.steps()] == ["failed", "cancelled"]
+
+
 @pytest.mark.parametrize("how", ["sleep", "loop"])
 def test_cancelling_interrupts_an_agent(how: str, pool: Pool) -> None:
     if (pool.kind, how) == ("threads", "sleep"):
