@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,6 @@ PARAGRAPHS = 3
 PARAGRAPH_CHARACTERS = 400
 #: Facts of a report that are longer than this are for the report only.
 FIGURE_CHARACTERS = 24
-_INLINE = re.compile(r"(\*\*|__|`)")
 
 
 def summarise(session: Session) -> None:
@@ -64,9 +62,11 @@ def report_of(session: Session, result: Any) -> tuple[dict[str, Any] | None, dic
 
 
 def _print_answer(report: dict[str, Any]) -> None:
+    from ..orchestration.reports.inline import plain
+
     shown = console()
     for paragraph in report.get("summary", [])[:PARAGRAPHS]:
-        shown.print(clean(_INLINE.sub("", paragraph), PARAGRAPH_CHARACTERS))
+        shown.print(clean(plain(paragraph), PARAGRAPH_CHARACTERS))
         shown.print()
 
 

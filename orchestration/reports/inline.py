@@ -73,7 +73,13 @@ def breakable(text: str) -> list[str]:
 def parse(text: str, numbers: Collection[int]) -> list[Piece]:
     """Parse inline Markdown; `[n]` becomes a citation if `n` is in `numbers`, and stays plain text otherwise."""
     tokens = _parser().parseInline(clean_line(text))[0].children or []
-    return list(_pieces(tokens, numbers))
+    pieces: list[Piece] = []
+    for piece in _pieces(tokens, numbers):
+        if pieces and piece.kind == pieces[-1].kind == "text":  # an escaped sign is a token of its own
+            pieces[-1] = Piece("text", pieces[-1].text + piece.text)
+        else:
+            pieces.append(piece)
+    return pieces
 
 
 def plain(text: str) -> str:

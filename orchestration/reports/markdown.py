@@ -12,6 +12,7 @@ from .model import Report, ReportConflict, Section, Source
 # `$` starts a formula on some hosts, `~` strikes through; a lone `_` inside a word means nothing and stays readable.
 _SPECIAL = re.compile(r"[\\`*\[\]<~$]|(?<![^\W_])_|_(?![^\W_])|&(?=#|\w+;)")
 _BLOCK_START = re.compile(r"\s*([#>+=|:-]|[0-9]+(?=[.)]))")
+_CODE = re.compile(r"(?<!`)(`[^`]*[^`\s][^`]*`)(?!`)")
 _MARKS = {"strong": "**", "em": "*"}
 
 
@@ -135,7 +136,7 @@ def _table(columns: Sequence[str], rows: list[list[str]], right: Iterable[int] =
 
 
 def _quote(text: str) -> str:
-    lines = [_block(_escape(line.strip())) for line in clean(text).strip().split("\n")]
+    lines = [_block(_escape_around_code(line.strip())) for line in clean(text).strip().split("\n")]
     return "\n".join(f"> {line}".rstrip() for line in lines)
 
 
@@ -150,6 +151,14 @@ def _block(text: str) -> str:
 
 def _escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\g<0>", text)
+
+
+def _escape_around_code(text: str) -> str:
+    """Escape `text` but for what stands between two backticks, which is code wherever a document is quoted from."""
+    parts = _CODE.split(text)
+    if any("`" in part for part in parts[::2]):
+        return _escape(text)
+    return "".join(_code(part[1:-1]) if at % 2 else _escape(part) for at, part in enumerate(parts))
 
 
 def _code(text: str) -> str:

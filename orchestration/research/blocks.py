@@ -15,13 +15,14 @@ _RULE_SIGNS = frozenset("=-~^*#\"'+_.`:")
 _AFTER_LETTER = (".", ")")
 _ITEM = re.compile(r"\s*(?:[*\-+•o]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+\S")
 _FENCE = re.compile(r"\s*(```|~~~)")
+_BAR = re.compile(r"(?<!\\)\|")
 _RULE = re.compile(r"[\s|+\-=:*_#~.]*$")
 _MARKDOWN_HEADING = re.compile(r"(#{1,6})\s+(\S.*?)\s*#*$")
 
 
 @dataclass(slots=True)
 class Block:
-    """Lines that belong together, as (number, text). `label`: a setting's value; a row's column heads, as `a|b`."""
+    """Lines that belong together, as (number, text). `label`: a setting's value; for a row, its table's first row."""
 
     kind: Kind
     heading: str
@@ -87,8 +88,7 @@ class _ProseReader:
                 self.heading = _heading_text(line)
                 index += 1 if _underlined(self.lines, index, body) else 0
             elif not body[0].isalnum() and _RULE.match(line):
-                self.current = None
-                self.table_end = number if self.table_end == number - 1 else -1
+                self._rule(number, body)
             elif body[0] == "|" and body.count("|") > 2:
                 self._row(number, body)
             else:
@@ -115,14 +115,22 @@ class _ProseReader:
             return True
         return self.current is None and len(body) < 100 and _underlined(self.lines, index, body)
 
+    def _rule(self, number: int, body: str) -> None:
+        """A line of signs alone: it goes on with the table above it, or is the first row of one without heads."""
+        self.current = None
+        if self.table_end != number - 1:
+            headless = body.count("|") > 1 and not body.strip("| ")
+            self.heads, self.table_end = "", number if headless else -1
+        else:
+            self.table_end = number
+
     def _row(self, number: int, body: str) -> None:
         """A row of a table; the first row of a table gives the heads of those that follow."""
         self.current = None
-        cells = "|".join(cell.strip() for cell in body.strip("|").split("|"))
         if self.table_end == number - 1:
             self.blocks.append(Block("row", self.heading, [(number, body)], self.page, self.heads))
         else:
-            self.heads = cells
+            self.heads = body
         self.table_end = number
 
     def _line(self, number: int, line: str, body: str) -> None:
@@ -142,6 +150,12 @@ class _ProseReader:
         if self.code_indent is None and body.endswith("::"):
             self.code_indent = indent
         self.after_blank = False
+
+
+def cells_of(row: str) -> list[str]:
+    """The cells of a row of a Markdown table, as they are written; `\\|` is a bar within a cell."""
+    body = re.sub(r"^\s*\|", "", re.sub(r"(?<!\\)\|\s*$", "", row))
+    return [cell.strip().replace("\\|", "|") for cell in _BAR.split(body)]
 
 
 def _begins_item(line: str, body: str) -> bool:

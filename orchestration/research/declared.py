@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ..agents import Finding
+from .blocks import cells_of
 from .scoring import Scorer
 from .sentences import clean
 
@@ -82,8 +83,8 @@ def _from_row(
 ) -> Iterator[Finding]:
     """The cell below a head such as "Default", of the thing that the first cell names."""
     number, raw = block["lines"][0]
-    cells = [clean(cell.strip()).strip("` ") for cell in raw.strip("| ").split("|")]
-    heads = [head.strip() for head in block["label"].split("|")]
+    cells = [clean(cell).strip("` ") for cell in cells_of(raw)]
+    heads = cells_of(block["label"])
     at = next((place for place, head in enumerate(heads) if place and _DEFAULT_HEAD.search(head)), None)
     if at is None or at >= len(cells) or not cells[at] or len(cells[at]) > 60 or not cells[0]:
         return

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import partial
 
+from .blocks import cells_of
 from .terms import STOP_WORDS
 
 _ABBREVIATIONS = (
@@ -54,6 +55,11 @@ _MARKUP = [
     ),
     (re.compile(r"\|([A-Za-z][\w -]*)\|"), r"\1"),
 ]
+#: Code, in which a backslash means itself, or an escaped sign. That of `C:\\*` parts folders.
+_ESCAPED = re.compile(r"`+[^`]*`+|(?<!\w:)\\([!-/:-@\[-`{-~])")
+#: An escaped sign becomes one of these letters while markup is taken off, and then itself.
+_PRIVATE = 0xE100
+_SIGNS = {_PRIVATE + sign: sign for sign in range(128)}
 _NOISE = re.compile(
     r"^(see (also|the)\b|copyright\b|all rights|click |table of contents|contents$|next:|previous|signed-off|thanks to|"
     r"for (more|further) (information|details)|for details|refer to|please (see|refer|read)|note that this file|"
@@ -92,21 +98,25 @@ def _unmarked(match: re.Match[str], replacement: str) -> str:
     return text + _BREAK * (match.group().count(_BREAK) - text.count(_BREAK))
 
 
-def clean(line: str) -> str:
-    """Text without its inline markup (Markdown, reStructuredText, HTML)."""
+def clean(line: str, escapes: bool = True) -> str:
+    """Text without its inline markup (Markdown, reStructuredText, HTML), nor `escapes` of signs by backslashes."""
+    escapes = escapes and "\\" in line
+    if escapes:
+        line = _ESCAPED.sub(lambda match: chr(_PRIVATE + ord(match[1])) if match[1] else match[0], line)
     if any(sign in line for sign in "`*[<|"):
         for pattern, replacement in _MARKUP:
             line = pattern.sub(partial(_unmarked, replacement=replacement), line)
     if line.startswith(("NB:", "Note:", "NOTE:", "Note that ")):
         line = re.sub(r"^(?:NB|Note|NOTE)(?: that|:) +(.)", lambda match: match[1].upper(), line)
-    return html.unescape(line) if "&" in line else line
+    line = html.unescape(line) if "&" in line else line
+    return line.translate(_SIGNS) if escapes else line
 
 
 def sentences_of(lines: list[tuple[int, str]], kind: str) -> list[Sentence]:
     """The sentences of a block's lines, given as (number, text); none for code and data."""
     if kind not in ("prose", "item", "comment"):
         return []
-    text, offsets, numbers = _joined(lines)
+    text, offsets, numbers = _joined(lines, escapes=kind != "comment")
     found: list[Sentence] = []
     start = 0
     for end in [*_ends(text), len(text)]:
@@ -125,12 +135,11 @@ def sentences_of(lines: list[tuple[int, str]], kind: str) -> list[Sentence]:
 def row_sentences(lines: list[tuple[int, str]], heads: str) -> list[Sentence]:
     """A row of a table as statements: `name: head of the column: cell; ...`, one for each cell where that is too long.
 
-    `heads` are the heads of the columns, as `a|b`.
+    `heads` is the row of the table that holds the heads of its columns, empty where there is none.
     """
     number, raw = lines[0]
-    cells = [" ".join(clean(cell).split()) for cell in raw.strip().strip("|").replace("\\|", "\ue001").split("|")]
-    cells = [cell.replace("\ue001", "|") for cell in cells]
-    names = [" ".join(clean(name).split()) for name in heads.split("|")]
+    cells = [" ".join(clean(cell).split()) for cell in cells_of(raw)]
+    names = [" ".join(clean(name).split()) for name in cells_of(heads)]
     led = 2 if len(cells) > 2 and len(cells[0]) < 5 else 1  # a mere number is no name
     lead = " ".join(cell for cell in cells[:led] if cell)
     parts = [
@@ -155,10 +164,10 @@ def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[:most].rsplit(" ", 1)[0].rstrip(",;:—") + " …"
 
 
-def _joined(lines: list[tuple[int, str]]) -> tuple[str, list[int], list[int]]:
+def _joined(lines: list[tuple[int, str]], escapes: bool) -> tuple[str, list[int], list[int]]:
     """The lines as one text with single blanks, and where each line begins in it."""
     raw = _BREAK.join(line for _, line in lines)
-    parts = clean(_FIELD.sub(r"`\1`:", _BULLET.sub("", raw))).split(_BREAK)
+    parts = clean(_FIELD.sub(r"`\1`:", _BULLET.sub("", raw)), escapes).split(_BREAK)
     text = ""
     offsets: list[int] = []
     numbers: list[int] = []

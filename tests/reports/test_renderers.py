@@ -286,3 +286,11 @@ def test_plain_values_survive_a_trip_through_markdown() -> None:
         tokens = MarkdownIt("commonmark").enable("table").parse(render_markdown(report))
         shown = ["".join(child.content for child in token.children or []) for token in tokens if token.type == "inline"]
         assert shown.count(text) == 3, text
+
+
+def test_a_quote_shows_its_code_as_code_and_an_escaped_sign_does_not_split_a_name() -> None:
+    source = Source(1, "a.md", 1, 1, quote="`pool_size` is *5* and `b\\*` more\na lone ` tick in x_y")
+    report = Report("T", "", "", summary=[r"kept in data\_dir and \_x\_ [1]"], sources=[source])
+    text = render_markdown(report)
+    assert "> `pool_size` is \\*5\\* and `b\\*` more\n> a lone \\` tick in x_y" in text
+    assert "kept in data_dir and \\_x\\_ [[1]]" in text

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from celeriac.errors import CeleriacError
+from celeriac.orchestration.research.blocks import cells_of
 from celeriac.orchestration.research.files import MAX_BYTES, Unreadable, decode, read_text, walk
 from celeriac.orchestration.research.reading import Document, read_document
 from celeriac.orchestration.research.sentences import sentences_of, worth_quoting
@@ -148,3 +149,21 @@ def test_a_sentence_knows_its_lines_across_markup() -> None:
 )
 def test_scraps_are_not_worth_quoting(scrap: str) -> None:
     assert not worth_quoting(scrap, "prose")
+
+
+def test_a_quoted_sentence_is_said_without_the_escapes_of_its_source() -> None:
+    def said(text: str, kind: str = "prose") -> str:
+        return sentences_of([(1, text)], kind)[0].text
+
+    assert said(r"Pressure is 2 \* 3 bar, \_not\_ more, \[see\] C\#.") == "Pressure is 2 * 3 bar, _not_ more, [see] C#."
+    assert said(r"Write `a\*b`, or a \`tick\`.") == r"Write `a\*b`, or a `tick`."
+    assert said(r"Files of C:\*.txt are kept.") == r"Files of C:\*.txt are kept."
+    assert said(r"The pattern \.\* means all.", "comment") == r"The pattern \.\* means all."
+
+
+def test_rows_of_a_table_keep_their_bars_and_a_table_may_have_no_heads(tmp_path: Path) -> None:
+    text = "| setting | one\\|two |\n|---|---|\n| `a` | x \\| y |\n|  | z |\n\n| | |\n|---|---|\n| `b` | first |\n"
+    document = read(tmp_path / "a.md", text)
+    rows = [block for passage in document.passages for block in passage.blocks if block.kind == "row"]
+    assert [cells_of(row.text) for row in rows] == [["`a`", "x | y"], ["", "z"], ["`b`", "first"]]
+    assert [cells_of(row.label) for row in rows] == [["setting", "one|two"]] * 2 + [[""]]
