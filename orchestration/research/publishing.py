@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ def publish(request: dict[str, Any], ctx: Any) -> AgentOutput:
     }
     if pdf is not None:
         contents["pdf"] = ("report.pdf", pdf)
+    _sweep(out)
     paths: dict[str, str] = {}
     for kind, (name, content) in contents.items():
         ctx.check()
@@ -55,6 +59,11 @@ def _pdf(report: Report) -> tuple[bytes | None, str]:
         return render_pdf(report), ""
     except PdfError as error:
         return None, str(error)
+
+
+#: Seconds after which a temporary file of ours is taken to be left by a process that was killed.
+LEFT_AFTER = 600.0
+_TEMPORARY = re.compile(r"\.report\.(?:md|html|pdf)\.[a-z0-9_]{8}")
 
 
 def write_atomically(path: Path, content: bytes) -> Path:
@@ -76,6 +85,15 @@ def write_atomically(path: Path, content: bytes) -> Path:
             os.unlink(temporary)
         raise CeleriacError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     return path
+
+
+def _sweep(folder: Path) -> None:
+    """Delete the temporary files that killed writers of reports left in a folder; one that cannot be deleted stays."""
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            left = _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+            if left and time.time() - entry.stat(follow_symlinks=False).st_mtime > LEFT_AFTER:
+                Path(entry.path).unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from celeriac.errors import CeleriacError
 from celeriac.orchestration.research.crosschecking import group_findings, merge_notes, normal_value
+from celeriac.orchestration.research.publishing import LEFT_AFTER
 from celeriac.orchestration.research.terms import question_terms, stem
 from celeriac.storage.passages import PassageIndex
 
@@ -99,6 +102,19 @@ def test_the_report_is_written_as_three_files_and_nothing_else(folder: Path) -> 
     assert sorted(path.name for path in out.iterdir()) == ["report.html", "report.md", "report.pdf"]
     assert done["publish"]["pdf"] == str(out / "report.pdf")
     assert (out / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_what_a_killed_writer_left_in_the_folder_is_deleted_and_nothing_else(folder: Path) -> None:
+    out = folder.parent / "out"
+    out.mkdir()
+    left, fresh, foreign = (out / name for name in (".report.pdf.a_bcde12", ".report.md.fresh123", ".report.md.backup"))
+    for path in (left, fresh, foreign):
+        path.write_text("half a report")
+    for path in (left, foreign):
+        os.utime(path, (time.time() - 2 * LEFT_AFTER,) * 2)
+    run_plan("documents", "What is the visibility timeout?", [str(folder)], str(out))
+    assert not left.exists()
+    assert fresh.exists() and foreign.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(folder: Path) -> None:
