@@ -111,6 +111,9 @@ class Settings(BaseModel):
     max_attempts: Annotated[int, Field(ge=1)] = Field(
         description="How often a step is started, when its worker dies each time, before it is given up as dead."
     )
+    unserved_seconds: Annotated[float, Field(ge=0)] = Field(
+        description="Seconds for which a step waits for a worker that knows its agent before it fails."
+    )
     carry_seconds: Annotated[float, Field(ge=0)] = Field(
         description="Seconds for which a worker carries on with a session's next steps before others have their turn."
     )

@@ -27,6 +27,8 @@ _LEADS_TO = {
     "step.retry": "ready",
     "step.returned": "ready",
     "step.waiting": "ready",
+    "step.limited": "ready",
+    "step.unserved": "ready",
     "step.reopened": "blocked",
 }
 #: Partial results that are kept to be shown.

@@ -103,6 +103,8 @@ class Lines:
                 self._say("returned", f"{name}  its worker was lost; it runs again")
             case "step.waiting":
                 self._say("waiting", f"{name}  for another step that computes the same")
+            case "step.unserved":
+                self._say("unserved", clean(f"{name}: {data.get('error')}; it waits for another worker", 200))
             case "conflict.raised":
                 self._say("conflict", _conflict(data))
             case "session.paused" | "session.active" | "session.cancelled" | "session.completed" | "session.failed":

@@ -100,8 +100,16 @@ class Registry:
         """The agent of that name. Raises AgentNotFound that lists those that there are."""
         found = self._agents.get(name)
         if found is None:
-            raise AgentNotFound(f"no agent {name!r}; known: {', '.join(sorted(self._agents)) or 'none'}")
+            raise self.lacks(name)
         return found
+
+    def find(self, name: str) -> Agent | None:
+        """The agent of that name, if it is known here."""
+        return self._agents.get(name)
+
+    def lacks(self, name: str) -> AgentNotFound:
+        """The error that says which agents are known instead."""
+        return AgentNotFound(f"no agent {name!r}; known: {', '.join(self.names()) or 'none'}")
 
     def __contains__(self, name: str) -> bool:
         return name in self._agents

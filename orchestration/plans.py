@@ -61,7 +61,7 @@ class Step:
         data = {key: getattr(self, key) for key in _STEP_KEYS}
         data["after"] = list(self.after)
         data["plan"] = [s.to_dict() for s in self.plan]
-        return {key: value for key, value in data.items() if value not in (None, "", [], ())}
+        return {k: v for k, v in data.items() if v is not None and (k == "request" or v not in ("", []))}
 
 
 def step(

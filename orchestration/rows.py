@@ -16,6 +16,8 @@ from .plans import Step, step
 #: What the rows of all steps begin with.
 _FRESH = {"doomed": 0, "attempts": 0, "failures": 0, "cached": 0, "error": None, "result_epoch": None}
 _FRESH |= {"started_at": None, "finished_at": None}
+#: What a step takes from its agent.
+_AGENT_SAYS = ("queue", "priority", "retries", "backoff", "timeout")
 
 
 class Rows:
@@ -59,7 +61,7 @@ class Rows:
             if member_of is not None:
                 self.edges.append((number, member_of))
             self.steps.append(self._row(one, number, len(sources), member_of, position))
-            self.inputs.append((number, _input(one, item)))
+            self.inputs.append((number, _input(self._decided(one) if one.each or one.plan else one, item)))
 
     def add_each(self, template: Step, member_of: int, items: Sequence[Any]) -> None:
         """Add one step for each item of a fan-out: `analyze` becomes `analyze-0`, `analyze-1` ..."""
@@ -72,6 +74,14 @@ class Rows:
             self.inputs.append((self._last, _input(one, item)))
             self.edges.append((self._last, member_of))
 
+    def _decided(self, one: Step) -> Step:
+        """A group with what the agents of its members say where the plan is silent: the worker that opens it may not
+        know them.
+        """
+        known = self._registry.find(one.agent)
+        said = {key: getattr(known, key) for key in _AGENT_SAYS if getattr(one, key) is None} if known else {}
+        return replace(one, plan=tuple(map(self._decided, one.plan)), **said)
+
     def wait_for(self, source: int, name: str) -> None:
         """Let the added step of that name also wait for an existing step."""
         row = next(r for r in self.steps if r["name"] == self._prefix + name)
@@ -81,7 +91,7 @@ class Rows:
 
     def _row(self, one: Step, number: int, pending: int, member_of: int | None, position: int) -> dict[str, Any]:
         kind = "each" if one.each else "plan" if one.plan else "agent"
-        known = self._registry.get(one.agent) if one.agent else None
+        known = self._registry.find(one.agent)
         guarded = bool(one.when) or kind != "agent"
         name = self._prefix + one.name
 

@@ -299,4 +299,5 @@ workers = Table(
     Column("queues", Text, nullable=False),
     Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
+    Column("agents", Text, nullable=False, server_default="[]"),  # names of those that it knows, as JSON
 )

@@ -29,6 +29,7 @@ from ..orchestration.engine import Engine, Lost, Work
 from ..orchestration.heartbeat import Heartbeat
 from ..orchestration.pacing import Pacing
 from ..orchestration.state.stepstate import HeldFailed
+from ..orchestration.unserved import NotServed, Unserved
 from ..orchestration.work import PutBack
 from ..storage.faults import point
 from .flower import StepEvents
@@ -40,6 +41,8 @@ COUNT_SECONDS = 20.0
 #: Seconds between tries to record a step's end while the database is away, and for how long at least.
 RECORD_AGAIN_SECONDS = 1.0
 LEAST_PATIENCE = 60.0
+#: Steps of agents that this worker lacks which it puts back before it leaves a session's other steps to the sweeper.
+MOST_UNSERVED = 5
 #: Of our own errors, those that another attempt may not meet; the others are said on purpose, and final.
 PASSING_FAULTS = (StepTimeout, StorageError, HeldFailed)
 #: Whatever else a hint names, it did not come from us.
@@ -74,6 +77,7 @@ class _Job:
     queue: str | None
     following: Work | None = None
     outcome: tuple[str, str] = ("task-failed", "")
+    unserved: bool = False
 
     @property
     def carry(self) -> bool:
@@ -93,6 +97,7 @@ class Serving:
         self._events = events
         self._cached = cached
         self._pacing = Pacing(engine)
+        self._unserved = Unserved(engine)
         self._local = threading.local()
         self._tracers: dict[str, Any] = {}
         self._count_at = 0.0
@@ -123,17 +128,20 @@ class Serving:
             work = self._engine.claim(session_id, queue)
         except SessionNotFound:  # deleted since, or a hint from another database
             return 0
-        count = 0
+        count = unserved = 0
         settings = self._engine.settings
         # Where the worker limits the time of a hint, each step gets a hint of its own.
         until = time.monotonic() + (0 if self.worker_limit else settings.carry_seconds)
 
         def may_carry() -> bool:
-            return count < settings.carry_steps and time.monotonic() < until and not self.stopping.is_set()
+            more = count < settings.carry_steps and unserved < MOST_UNSERVED
+            return more and time.monotonic() < until and not self.stopping.is_set()
 
         while work is not None:
             count += 1
-            work = self._run(_Job(work, may_carry, queue))
+            job = _Job(work, may_carry, queue)
+            work = self._run(job)
+            unserved += job.unserved
             if work is None and may_carry():
                 work = self._engine.claim_any(queue)
         return count
@@ -207,6 +215,7 @@ class Serving:
             self._done(job, output)
 
     def _call_agent(self, work: Work, caller: Context | None = None) -> AgentOutput:
+        self._unserved.admit(work)
         flush = partial(self._heartbeat.flush, work)
         agent, context = runner.prepare(self._engine, work, flush, self._make_call, caller)
         hit = self._cached.look(work, agent, context.permissions)
@@ -291,7 +300,7 @@ class Serving:
 
     def _put_back(self, job: _Job, why: PutBack) -> None:
         """The step was put back before its agent was called. Go on with what the session has ready."""
-        job.outcome = ("task-retried", str(why))
+        job.outcome, job.unserved = ("task-retried", str(why)), isinstance(why, NotServed)
         if job.carry:
             job.following = self._engine.claim(job.work.session_id, job.queue)
         raise Ignore

@@ -51,7 +51,8 @@ class Sweeper:
 
     def _seen(self, tx: Transaction) -> None:
         name = f"{socket.gethostname()}:{os.getpid()}"
-        workers.seen(tx, self._engine.presence.token, name, self._slots, self._engine.settings.queue)
+        engine = self._engine
+        workers.seen(tx, engine.presence.token, name, self._slots, engine.settings.queue, engine.registry.names())
         self._engine.hints.count_slots(tx)
 
     def _forget_the_dead(self) -> None:
