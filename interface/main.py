@@ -13,6 +13,7 @@ import click
 
 from .faults import explained
 from .invocation import Invocation
+from .printing import told
 
 #: Command -> module of this package and the name in it.
 COMMANDS = {
@@ -72,7 +73,7 @@ def _tell(fault: Exception, debug: bool) -> None:
     if text is None:
         text = f"unexpected {type(fault).__name__}: {fault}".splitlines()[0]
         text += " (run with --debug for the traceback: celeriac --debug ...)"
-    click.echo(f"celeriac: {_without_secrets(text)}", err=True)
+    click.echo(f"celeriac: {told(_without_secrets(text))}", err=True)
 
 
 def _without_secrets(text: str) -> str:

@@ -74,6 +74,11 @@ def clean(value: Any, most: int = 0) -> str:
     return f"{text[: most - 1].rstrip()}…" if most and len(text) > most else text
 
 
+def told(error: str) -> str:
+    """An error as it is told: on one line, and no longer than a person reads."""
+    return clean(error, 2000)
+
+
 def clean_lines(text: str) -> str:
     """Text without control characters; its lines and their indents are kept."""
     return "\n".join(_CONTROL.sub(" ", part) for part in text.splitlines())

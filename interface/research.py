@@ -12,7 +12,7 @@ import click
 
 from .following import Interrupts, Manner, finish
 from .invocation import Invocation, pass_invocation, reach_broker
-from .printing import json_option
+from .printing import json_option, told
 
 if TYPE_CHECKING:
     from ..orchestration.session import Session
@@ -27,7 +27,7 @@ class BadInput(click.UsageError):
     """What was typed cannot be done: one line, exit code 2."""
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"celeriac: {self.format_message()}", err=True)
+        click.echo(f"celeriac: {told(self.format_message())}", err=True)
 
 
 def session_options(command: Any) -> Any:

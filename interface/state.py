@@ -120,7 +120,7 @@ def delete(invocation: Invocation, scope: str, keys: tuple[str, ...], as_json: b
 @scope_argument
 @click.option("--prefix", default="", metavar="TEXT", help="Only keys that start so.")
 @click.option("--after", default="", metavar="KEY", help="Only keys that come after this one, to page on.")
-@click.option("--limit", type=click.IntRange(1), default=MOST_KEYS, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=MOST_KEYS, show_default=True)
 @click.option("--values", "with_values", is_flag=True, help="Print values too, as JSON.")
 @json_option
 @pass_invocation

@@ -159,13 +159,17 @@ def _parse(text: str, suffix: str) -> Any:
 
         try:
             return json.loads(text)
+        except RecursionError:
+            raise PlanError("not a plan: nested too deeply") from None
         except ValueError as fault:
             raise PlanError(f"not JSON: {fault}") from None
     import yaml
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as fault:
+    except RecursionError:
+        raise PlanError("not a plan: nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as fault:  # a date that there is not is a ValueError
         raise PlanError(f"not YAML: {' '.join(str(fault).split())}") from None
 
 

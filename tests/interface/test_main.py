@@ -43,6 +43,42 @@ def test_a_mistyped_command_gets_a_suggestion(cli: Cli) -> None:
     assert wrong.exit_code == 2 and "'sessions'" in wrong.stderr
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("deep.json", "[" * 100_000),
+        ("deep.yaml", "[" * 2_000),
+        ("date.yaml", "name: x\nsteps: [{name: a, agent: locator, request: 2024-13-45}]"),
+        ("list.yaml", "- 1"),
+        ("number.yaml", "5"),
+        ("empty.yaml", ""),
+    ],
+)
+def test_a_file_that_is_no_plan_is_one_line_and_starts_nothing(cli: Cli, folder: Path, file: str, text: str) -> None:
+    (folder / file).write_text(text)
+    for command in ("run", "enqueue"):
+        wrong = cli(command, file)
+        assert (wrong.exit_code, len(wrong.stderr.splitlines()), wrong.stdout) == (2, 1, ""), wrong.stderr
+        assert file in wrong.stderr and "unexpected" not in wrong.stderr
+    assert cli("sessions", "list", "--json").stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sessions", "show", "x" * 100_000),
+        ("state", "migrate", "global", "a\nb"),
+        ("state", "get", "global", "a\x1b[2J\nb"),
+        ("state", "list", "global", "--limit", "9" * 30),
+    ],
+)
+def test_an_error_is_told_in_one_line_whatever_was_typed(cli: Cli, arguments: tuple[str, ...]) -> None:
+    wrong = cli(*arguments)
+    said = [line for line in wrong.stderr.splitlines() if line and not line.startswith(("Usage:", "Try "))]
+    assert wrong.exit_code == 2 and len(said) == 1 and len(said[0]) < 2_100
+    assert "unexpected" not in said[0] and "\x1b" not in said[0]
+
+
 def test_a_bad_setting_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELERIAC_LEASE_SECONDS", "soon")
     wrong = cli("sessions", "list")
