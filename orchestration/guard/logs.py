@@ -17,7 +17,8 @@ TRACE = "celery.app.trace"
 _OWN = "celeriac"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
-_policies: weakref.WeakSet[Policy] = weakref.WeakSet()
+# Replaced as a whole: other threads write log lines meanwhile.
+_policies: tuple[weakref.ref[Policy], ...] = ()
 _formatter = logging.Formatter()
 
 
@@ -39,9 +40,10 @@ def install(policy: Policy) -> None:
     """Clean log records of this process with the policy, beside those that are installed already, while it is in use
     anywhere.
     """
+    global _policies
     logging.getLogger(TRACE).addFilter(_filter)  # a second time it changes nothing
     _wrap_factory()
-    _policies.add(policy)
+    _policies = (*(one for one in _policies if one() not in (None, policy)), weakref.ref(policy))
 
 
 def guarded(logger: logging.Logger) -> logging.Logger:
@@ -82,8 +84,10 @@ def _clean(record: logging.LogRecord) -> None:
 
 
 def _text(text: str) -> str:
-    for policy in tuple(_policies):
-        text = policy.text(text)
+    for one in _policies:
+        policy = one()
+        if policy is not None:
+            text = policy.text(text)
     return text
 
 

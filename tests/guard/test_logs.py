@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -59,3 +61,31 @@ def test_a_line_without_a_secret_keeps_its_arguments_apart_and_other_logs_are_le
     logging.getLogger("theirs").error("%s", SECRET)
     assert caplog.records[0].args == (1, "two")
     assert SECRET in written.getvalue()
+
+
+def test_lines_are_logged_while_other_policies_are_installed(written: io.StringIO) -> None:
+    made = [Policy.load("") for _ in range(1500)]
+    faults: list[Exception] = []
+    end = threading.Event()
+
+    def log() -> None:
+        try:
+            while not end.is_set():
+                logs._text("")
+        except Exception as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=log) for _ in range(2)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for policy in made:
+            logs.install(policy)
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    assert not faults
