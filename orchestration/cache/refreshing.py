@@ -29,6 +29,8 @@ SPARE_SECONDS = 60.0
 #: So many refreshes may wait in one process; what is more is left to others, or to the next who asks.
 MOST_WAITING = 100
 
+_Waiting = queue.Queue[tuple[Work, Agent, frozenset[str], Key]]
+
 
 class Refresher:
     """Runs agents for stale answers, one after the other, in a thread that starts with the first.
@@ -45,18 +47,22 @@ class Refresher:
     def refresh(self, work: Work, agent: Agent, permissions: frozenset[str], key: Key) -> None:
         """Compute an answer anew, unless somebody does already. Returns at once."""
         if self._pid != os.getpid():  # a fork does not take threads along
-            self._pid, self._name = os.getpid(), secrets.token_hex(8)
-            self._waiting: queue.Queue[tuple[Work, Agent, frozenset[str], Key]] = queue.Queue(MOST_WAITING)
-            threading.Thread(target=self._run, name="celeriac-refresh", daemon=True).start()
+            self._start()
         copy = dataclasses.replace(work, partials=[], memory=None, has_left=False, private=False)
         try:
             self._waiting.put_nowait((copy, agent, permissions, key))
         except queue.Full:
             logger.info("a stale answer of agent %s is not refreshed here: too many wait", agent.name)
 
-    def _run(self) -> None:
+    def _start(self) -> None:
+        self._name = secrets.token_hex(8)
+        self._waiting: _Waiting = queue.Queue(MOST_WAITING)
+        threading.Thread(target=self._run, args=(self._waiting,), name="celeriac-refresh", daemon=True).start()
+        self._pid = os.getpid()  # last, for other threads look at it; two that come at once start one thread each
+
+    def _run(self, waiting: _Waiting) -> None:
         while True:
-            work, agent, permissions, key = self._waiting.get()
+            work, agent, permissions, key = waiting.get()
             try:
                 self._refresh(work, agent, permissions, key)
             except Exception as fault:  # whoever asks next tries again

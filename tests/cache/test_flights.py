@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ from sqlalchemy import text
 
 from cache.conftest import Cached, drivers
 from celeriac import step
-from celeriac.orchestration.cache import sharing
+from celeriac.orchestration.cache import refreshing, sharing
+from celeriac.orchestration.cache.refreshing import Refresher
 from celeriac.orchestration.engine import Work
 from celeriac.orchestration.session import Session
 from celeriac.storage import steps
@@ -239,3 +241,33 @@ def test_a_refresh_that_fails_leaves_the_stale_answer(workers: Callable[..., Cac
         results.append(session.result)
         time.sleep(0.15)
     assert results == [1, 1, 1, 3]
+
+
+def test_two_threads_may_be_the_first_to_refresh(workers: Callable[..., Cached], monkeypatch: Any) -> None:
+    a = workers()
+    slow(a)
+    session = a.start(step("a", "slow"))
+    work = a.engine.claim(session.id)
+    assert work is not None
+    refresher, real = Refresher(a.engine, a.cache), queue.Queue
+    made: list[int] = []
+    faults: list[Exception] = []
+
+    def refresh() -> None:
+        try:
+            refresher.refresh(work, a.registry.get("slow"), frozenset(), a.cache.key("slow", {}, permissions=[]))
+        except Exception as fault:
+            faults.append(fault)
+
+    def new_queue(size: int) -> queue.Queue[Any]:
+        made.append(size)
+        if len(made) == 1:  # just now the other one comes
+            other = threading.Thread(target=refresh)
+            other.start()
+            other.join()
+        return real(size)
+
+    monkeypatch.setattr(refreshing.queue, "Queue", new_queue)
+    monkeypatch.setattr(Refresher, "_refresh", lambda *_: None)
+    refresh()
+    assert not faults
