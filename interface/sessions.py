@@ -152,7 +152,7 @@ def _show_result(view: dict[str, Any]) -> None:
 @sessions.command()
 @session_argument
 @click.option(
-    "--from", "offset", type=click.IntRange(min=0), default=0, help="With --json: only events after this number."
+    "--from", "offset", type=click.IntRange(0, 2**62), default=0, help="With --json: only events after this number."
 )
 @json_option
 @pass_invocation

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from ..errors import AgentError, AgentNotFound, PermissionMissing
 from ..storage import serial
+from .bounds import fault_in
 
 Severity = Literal["low", "medium", "high"]
 
@@ -161,45 +162,49 @@ def agent(
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        _check(name, timeout=timeout, retries=retries, backoff=backoff, priority=priority)
         _check_cache(name, cache_ttl, cache_stale, cache_tags)
         interval = _interval(name, rate_limit)
         request_model, response_model = _models(function)
-        registry.add(
-            Agent(
-                name=name,
-                function=function,
-                permissions=frozenset(permissions),
-                optional_permissions=frozenset(optional_permissions),
-                version=str(version),
-                timeout=timeout,
-                retries=retries,
-                backoff=backoff,
-                queue=queue,
-                priority=priority,
-                request_model=request_model,
-                response_model=response_model,
-                is_async=inspect.iscoroutinefunction(function),
-                cache_ttl=cache_ttl,
-                cache_stale=cache_stale,
-                cache_tags=tuple(cache_tags),
-                interval=interval,
-            )
+        made = Agent(
+            name=name,
+            function=function,
+            permissions=_words(name, "permissions", permissions),
+            optional_permissions=_words(name, "optional_permissions", optional_permissions),
+            version=str(version),
+            timeout=timeout,
+            retries=retries,
+            backoff=backoff,
+            queue=queue,
+            priority=priority,
+            request_model=request_model,
+            response_model=response_model,
+            is_async=inspect.iscoroutinefunction(function),
+            cache_ttl=cache_ttl,
+            cache_stale=cache_stale,
+            cache_tags=tuple(cache_tags),
+            interval=interval,
         )
+        _check(made)
+        registry.add(made)
         return function
 
     return register
 
 
-def _check(name: str, *, timeout: float | None, retries: int, backoff: float, priority: int) -> None:
+def _check(made: Agent) -> None:
+    name = made.name
     if not isinstance(name, str) or not name.strip() or not serial.is_storable(name):
         raise AgentError(f"an agent needs a name, found {name!r}")
-    if timeout is not None and timeout <= 0:
-        raise AgentError(f"agent {name!r}: timeout must be over 0 seconds, found {timeout!r}")
-    if retries < 0 or backoff < 0:
-        raise AgentError(f"agent {name!r}: retries and backoff must be at least 0, found {retries!r} and {backoff!r}")
-    if not 0 <= priority <= 9:
-        raise AgentError(f"agent {name!r}: priority must be 0 to 9 (9 first), found {priority!r}")
+    fault = fault_in(made)
+    if fault is not None:
+        raise AgentError(f"agent {name!r}: {fault}")
+
+
+def _words(name: str, what: str, words: Iterable[str]) -> frozenset[str]:
+    found = [words] if isinstance(words, str) else list(words)
+    if isinstance(words, str) or not all(isinstance(word, str) and word and serial.is_storable(word) for word in found):
+        raise AgentError(f"agent {name!r}: {what} must be a list of names, found {words!r:.60}")
+    return frozenset(found)
 
 
 def _check_cache(name: str, ttl: float | None, stale: float, tags: Iterable[str]) -> None:

@@ -95,7 +95,8 @@ class Context:
 
     def progress(self, part: float, task: str = "") -> None:
         """Say how far the step is (0..1) and what it does. Never fails and never waits; only the newest is kept."""
-        self._work.progress = min(max(float(part), 0.0), 1.0)
+        part = float(part)
+        self._work.progress = min(max(part, 0.0), 1.0) if part == part else 0.0  # NaN: nothing of nothing is done
         self._work.task = serial.storable(self._engine.guard.text(str(task))[:500]) if task else None
 
     def partial(self, value: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import CeleriacError, PlanError
 from ..storage import serial
+from .bounds import fault_in
 from .references import RESERVED, check_condition, names_in, split
 
 _NAME = re.compile(r"^[A-Za-z_][\w\-]{0,99}$")
@@ -261,23 +262,9 @@ def _check_form(one: Step, where: str) -> None:
         check_condition(one.when)
     if one.cache is not None and not isinstance(one.cache, bool):
         raise PlanError(f"step {one.name!r}: cache must be true or false, found {one.cache!r}")
-    _check_numbers(one)
-
-
-def _check_numbers(one: Step) -> None:
-    for key, least, kinds in (
-        ("retries", 0, int),
-        ("backoff", 0, (int, float)),
-        ("timeout", 0.001, (int, float)),
-        ("priority", 0, int),
-    ):
-        value = getattr(one, key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not value >= least):
-            raise PlanError(f"step {one.name!r}: {key} must be a number of at least {least}, found {value!r}")
-    if one.priority is not None and one.priority > 9:
-        raise PlanError(f"step {one.name!r}: priority must be 0 to 9 (9 first), found {one.priority}")
-    if one.queue is not None and (not isinstance(one.queue, str) or not one.queue or not serial.is_storable(one.queue)):
-        raise PlanError(f"step {one.name!r}: queue must be a name, found {one.queue!r}")
+    wrong = fault_in(one)
+    if wrong is not None:
+        raise PlanError(f"step {one.name!r}: {wrong}")
 
 
 def _check_cycles(steps: list[Step], where: str) -> None:

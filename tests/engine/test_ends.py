@@ -13,7 +13,7 @@ from driver import Driver
 from sqlalchemy import text
 
 from celeriac.errors import AgentError, StepCancelled
-from celeriac.orchestration import sweeping
+from celeriac.orchestration import heartbeat, sweeping
 from celeriac.orchestration.agents import AgentOutput, Finding
 from celeriac.orchestration.engine import Lost
 from celeriac.orchestration.plans import step
@@ -296,3 +296,15 @@ def test_findings_that_disagree_become_conflicts_and_a_run_that_was_undone_has_n
     driver.run(session)
     assert session.conflicts() == []
     assert [f["value"] for f in session.findings()] == ["MIT", "mit "]
+
+
+def test_progress_that_is_no_number_does_not_cost_the_lease(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+    @driver.agent("nothing")
+    def nothing(request: Any, ctx: Any) -> float:
+        ctx.progress(float("nan"), "0 of 0")
+        time.sleep(2.5 * heartbeat.BEAT_SECONDS)
+        return float(session.steps()[0]["progress"])
+
+    session = driver.start(step("a", "nothing"))
+    assert driver.run_to_end(session) == "completed"
+    assert session.result == 0 and "heartbeat of step" not in caplog.text

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.errors import PlanError
+from celeriac.errors import AgentError, PlanError
 from celeriac.orchestration.agents import Registry, agent
 from celeriac.orchestration.plans import Plan, step
 from celeriac.orchestration.rows import check_agents
@@ -39,7 +39,11 @@ ok = step("ok", "echo")
         ([step("a", "echo", when="_reference_7 > 1")], "bad condition"),
         ([step("a", "echo", when="'\0'")], "bad condition"),
         ([step("a", "echo", when=5)], "'a': when must be a condition"),  # type: ignore[arg-type]
-        ([step("a", "echo", retries=-1)], "'a': retries must be a number of at least 0"),
+        ([step("a", "echo", retries=-1)], "'a': retries must be a whole number of 0 to 1000000"),
+        ([step("a", "echo", retries=10**30)], "'a': retries must be a whole number of 0 to 1000000"),
+        ([step("a", "echo", backoff=10**400)], "'a': backoff must be a number of 0 to"),
+        ([step("a", "echo", timeout=float("inf"))], "'a': timeout must be a number of 0.001 to"),
+        ([step("a", "echo", priority=10)], "'a': priority must be a whole number of 0 to 9 (9 first)"),
         ([step("a", "echo", retries=True)], "'a': retries"),
         ([step("a", "echo", timeout=0)], "'a': timeout"),
         ([step("a", "echo", timeout=float("nan"))], "'a': timeout"),
@@ -107,3 +111,24 @@ def test_a_plan_reads_back_from_its_data_the_same() -> None:
     again = Plan.from_dict(plan.to_dict())
     assert again == plan
     assert again.fingerprint == plan.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"timeout": float("nan")}, "timeout must be a number of 0.001 to"),
+        ({"backoff": float("inf")}, "backoff must be a number of 0 to"),
+        ({"retries": 2.5}, "retries must be a whole number"),
+        ({"retries": 10**30}, "retries must be a whole number"),
+        ({"priority": 10}, "priority must be a whole number of 0 to 9 (9 first), found 10"),
+        ({"queue": ""}, "queue must be a name"),
+        ({"queue": "a\0"}, "queue must be a name"),
+        ({"permissions": "docs:read"}, "permissions must be a list of names, found 'docs:read'"),
+        ({"optional_permissions": [5]}, "optional_permissions must be a list of names"),
+    ],
+)
+def test_an_agent_that_could_not_be_run_is_refused_when_it_is_registered(options: dict[str, Any], says: str) -> None:
+    registry = Registry()
+    with pytest.raises(AgentError) as caught:
+        agent("a", registry=registry, **options)(lambda request, ctx: 1)
+    assert says in str(caught.value) and registry.names() == []
