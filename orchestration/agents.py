@@ -46,7 +46,8 @@ class Finding:
 class AgentOutput:
     """What an agent gives back.
 
-    `data` is JSON-able and is what `${step.path}` reads. `cost` is in the unit of your choice (by custom US dollars).
+    `data` is JSON-able and is what `${step.path}` reads. `confidence` is 0..1, `cost` in the unit of your choice (by
+    custom US dollars).
     `add_steps` are steps (see `celeriac.step`) that join the running plan when this output is recorded; whatever
     waits for the step that adds them waits for them too.
     """

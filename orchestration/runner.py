@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -100,9 +101,22 @@ def _output(agent: Agent, context: Context, answer: Any) -> AgentOutput:
                 f"step {step} answered with a finding that is not allowed: {finding!r}; "
                 "expected Finding with text, a list of evidence and a confidence of 0 to 1"
             )
+    _check_figures(output, step)
     _check_size(output.findings, step)
     check_requests(map(as_step, output.add_steps), context.max_request_bytes)
     return output
+
+
+def _check_figures(output: AgentOutput, step: str) -> None:
+    largest = sys.float_info.max
+    for name, least, most, allowed in (
+        ("confidence", 0.0, 1.0, "a number of 0 to 1"),
+        ("cost", -largest, largest, "a finite number"),
+    ):
+        value = getattr(output, name)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and least <= value <= most):
+            raise AgentError(f"step {step} answered with {name} {value!r:.60}; it must be {allowed}, or None")
 
 
 def _check_size(findings: list[Finding], step: str) -> None:

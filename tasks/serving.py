@@ -261,7 +261,9 @@ class Serving:
             job.following = self._recorded(lambda: self._engine.finish(job.work, output, job.carry, job.queue))
         except Lost:
             self._lost(job)
-        except runner.UNRECORDABLE as fault:
+        except StorageError:
+            raise
+        except Exception as fault:  # it cannot be recorded as it is; left alone, the step would run until it is dead
             self._failed(job, fault)
         self._cached.landed(job.work, output)
         job.outcome = ("task-succeeded", "")

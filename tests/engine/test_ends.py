@@ -308,3 +308,22 @@ def test_progress_that_is_no_number_does_not_cost_the_lease(driver: Driver, capl
     session = driver.start(step("a", "nothing"))
     assert driver.run_to_end(session) == "completed"
     assert session.result == 0 and "heartbeat of step" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        ({"cost": 10**400}, "cost 1000000"),
+        ({"cost": float("nan")}, "cost nan"),
+        ({"cost": "dear"}, "cost 'dear'"),
+        ({"confidence": 5}, "confidence 5"),
+        ({"confidence": True}, "confidence True"),
+    ],
+)
+def test_figures_that_are_no_numbers_fail_the_step_and_name_themselves(
+    driver: Driver, figures: dict[str, Any], says: str
+) -> None:
+    driver.agent("odd")(lambda request, ctx: AgentOutput(1, **figures))
+    session = driver.start(step("a", "odd"))
+    assert driver.run_to_end(session) == "failed"
+    assert f"AgentError: step a answered with {says}" in session.error

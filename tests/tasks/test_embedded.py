@@ -173,3 +173,17 @@ def test_results_of_ordinary_tasks_can_be_waited_for_beside_an_embedded_worker(t
     assert c.sessions.start(one("edge.inc")).wait(10) == "completed"
     assert_will_not_block()
     assert current_app._get_current_object() is before
+
+
+def test_a_fault_that_nobody_foresaw_in_recording_fails_the_step_and_is_told(
+    tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c = client(tmp_path)
+
+    def finish(*_: Any, **__: Any) -> None:
+        raise OverflowError("too large for the database")
+
+    monkeypatch.setattr(c.engine, "finish", finish)
+    session = c.sessions.start(one("edge.inc"))
+    assert session.wait(10) == "failed"
+    assert "OverflowError: too large for the database" in session.error
