@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from servers import PostgresServer, RabbitServer, RedisServer, Server, ServerMissing
+
+if TYPE_CHECKING:
+    from driver import Driver
 
 S = TypeVar("S", bound=Server)
 
@@ -56,3 +59,19 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     name = f"test_{uuid.uuid4().hex}"
     yield server.create_database(name)
     server.drop_database(name)
+
+
+@pytest.fixture
+def make_driver(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+    """Makes drivers over the test's database, as several processes would have them."""
+    from driver import Driver
+
+    made: list[Driver] = []
+
+    def make(kind: type[Driver] = Driver, **settings: Any) -> Driver:
+        made.append(kind(database_url, tmp_path / "data", **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import invariants
@@ -13,20 +12,6 @@ from driver import Driver
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "damages_checkpoints: leaves checkpoints that cannot be read")
-
-
-@pytest.fixture
-def make_driver(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
-    """Makes drivers over the test's database, as several processes would have them."""
-    made: list[Driver] = []
-
-    def make(kind: type[Driver] = Driver, **settings: Any) -> Driver:
-        made.append(kind(database_url, tmp_path / "data", **settings))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 @pytest.fixture
