@@ -85,6 +85,7 @@ _TABLE = re.compile(r"^\s*\[+([\w.\-\" ]+)\]+\s*$")
 _DEFAULT_LINE = re.compile(
     r"^\s*(?:[*\-]\s+)?[*`]*defaults?[*`]*\s*:\s*[*`]*\s*(?P<value>[^\s].{0,60}?)[*`.]*\s*$", re.I
 )
+_SETTINGS_FILES = (".toml", ".ini", ".cfg", ".yaml", ".yml", ".conf", ".json")
 _VAGUE = frozenset(
     (
         "it",
@@ -111,21 +112,29 @@ _VAGUE_VALUES = frozenset(
 
 def findings_of(document: dict[str, Any], scorer: Scorer, suffix: str) -> list[Finding]:
     """The findings of a located document that bear on the question, the surest first, each statement once."""
-    found: list[Finding] = []
-    for passage in document["passages"]:
-        for block in passage["blocks"]:
-            lines = [(number, line) for number, line in block["lines"]]
-            if block["kind"] in ("prose", "item"):
-                found += _from_prose(lines, block["kind"], passage, document, scorer)
-                found += _from_default_lines(lines, passage, document, scorer)
-            elif block["kind"] in ("setting", "signature", "row"):
-                found += declared_findings(block, passage, document, scorer)
-            elif block["kind"] == "data" and suffix in (".toml", ".ini", ".cfg", ".yaml", ".yml", ".conf", ".json"):
-                found += _from_settings(lines, passage, document, scorer)
+    found = [
+        finding
+        for passage in document["passages"]
+        for block in passage["blocks"]
+        for finding in _from_block(block, passage, document, scorer, suffix)
+    ]
     unique: dict[tuple[str, str, str], Finding] = {}
     for finding in sorted(found, key=lambda f: -f.confidence):
         unique.setdefault((finding.entity.lower(), finding.attribute, str(finding.value).lower()), finding)
     return list(unique.values())
+
+
+def _from_block(
+    block: dict[str, Any], passage: dict[str, Any], document: dict[str, Any], scorer: Scorer, suffix: str
+) -> Iterator[Finding]:
+    kind, lines = block["kind"], [(number, line) for number, line in block["lines"]]
+    if kind in ("prose", "item"):
+        yield from _from_prose(lines, kind, passage, document, scorer)
+        yield from _from_default_lines(lines, passage, document, scorer)
+    elif kind in ("setting", "signature", "row"):
+        yield from declared_findings(block, passage, document, scorer)
+    elif kind == "data" and suffix in _SETTINGS_FILES:
+        yield from _from_settings(lines, passage, document, scorer)
 
 
 def _from_stated_defaults(
