@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,19 +20,20 @@ def test_T17_steps_that_an_old_worker_cannot_run_wait_for_a_new_one(
     c = client(tmp_path, **settings)
     old = Worker(tmp_path, "-c", "2", name="old", **settings | {"agents": "old_agents"})
     with ended(old):
+        began = time.monotonic()
         session = c.sessions.start(fan(40))  # it is the old worker that opens the fan-out
 
         def unserved() -> int:
             return sum(event.type == "step.unserved" for event in session.stream(follow=False))
 
-        until(lambda: unserved() >= 3)
+        until(lambda: unserved() >= 3, 30)
         new = Worker(tmp_path, "-c", "2", name="new", **settings)
         with ended(new):
-            assert session.wait(40) == "completed"
+            assert session.wait(60) == "completed"
     steps = session.steps()
     assert {step["attempts"] for step in steps if step["agent"] == "edge.inc"} == {1}
     assert len(session.result) == 40 and all(one["n"] == 1 for one in session.result)
-    assert unserved() < 120
+    assert unserved() < 40 * (time.monotonic() - began)  # some a sweep, not as fast as they can be claimed
     assert "Traceback" not in old.log
 
 
