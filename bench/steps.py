@@ -81,7 +81,8 @@ def _bare(redis: Any, base: Path) -> Iterator[System]:
         machine.stop(processes)
 
 
-def _calls(celeriac: Any) -> tuple[Callable[[], object], ...]:
+def calls_of(celeriac: Any) -> tuple[Callable[[], object], ...]:
+    """The three kinds of work as plans of Celeriac."""
     import agents
 
     def one(plan: Any) -> None:
@@ -102,7 +103,7 @@ def _embedded(redis: Any, base: Path) -> Iterator[System]:
 
     celeriac = Celeriac(data_dir=str(base / "embedded"), agents=["agents"])
     try:
-        yield System("Celeriac, SQLite, embedded", _calls(celeriac), celeriac, (os.getpid(),))
+        yield System("Celeriac, SQLite, embedded", calls_of(celeriac), celeriac, (os.getpid(),))
     finally:
         celeriac.close()
 
@@ -132,7 +133,7 @@ def _workers(name: str, short: str, redis: Any, base: Path, database: str, numbe
         machine.worker("celeriac", f"{short}{i}", environ, "celeriac", base / f"{short}{i}.log") for i in range(2)
     ]
     try:
-        yield System(name, _calls(celeriac), celeriac, tuple(p.pid for p in processes))
+        yield System(name, calls_of(celeriac), celeriac, tuple(p.pid for p in processes))
     finally:
         machine.stop(processes)
         celeriac.close()
