@@ -160,7 +160,7 @@ class Calls:
             calls.add_running(turn.tx, claimed, row, engine.settings.lease_seconds)
             return engine.taken(turn, claimed)
 
-        return self._loaded(engine.in_turn(c.session_id, begin, [steps.holding(c)]))
+        return self._loaded(engine.in_turn(c.session_id, begin, [steps.holding(c)], synced=False))
 
     def _take(self, number: int) -> Work | None:
         """Claim a call that was begun and is ready again; None if another worker was quicker."""
@@ -172,7 +172,7 @@ class Calls:
             claimed = steps.claim_this(turn.tx, c.session_id, number, owner, engine.settings.lease_seconds)
             return None if claimed is None else engine.taken(turn, claimed)
 
-        following = engine.in_turn(c.session_id, take, [steps.holding(c)])
+        following = engine.in_turn(c.session_id, take, [steps.holding(c)], synced=False)
         return None if following is None else self._loaded(following)
 
     def _loaded(self, following: Next) -> Work:

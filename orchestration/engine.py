@@ -84,13 +84,14 @@ class Engine:
         """Open a turn on a session inside a write transaction."""
         return Turn(tx, session_id, self._changed, first)
 
-    def in_turn(self, session_id: str, work: Callable[[Turn], T], first: Sequence[Call] = ()) -> T:
+    def in_turn(self, session_id: str, work: Callable[[Turn], T], first: Sequence[Call] = (), synced: bool = True) -> T:
         """Run `work` in a turn of its own and give what it gives. It goes in once, whatever happens to the COMMIT.
 
+        A claim need not be `synced`: without power there is no worker either, and the step is ready again.
         The statements of `first` are run before it, behind the lock; `turn.found` holds their rows. Raises
         SessionNotFound.
         """
-        return once(self.database, lambda tx, calls: self.turn(tx, session_id, calls), work, first)
+        return once(self.database, lambda tx, calls: self.turn(tx, session_id, calls), work, first, synced)
 
     def settling(self, turn: Turn) -> Settling:
         """What carries ends of steps on, inside a turn."""
@@ -130,7 +131,7 @@ class Engine:
         def work(turn: Turn) -> Next | None:
             return self._claim_in(turn, queue)
 
-        return self._loaded(self.in_turn(session_id, work), queue)
+        return self._loaded(self.in_turn(session_id, work, synced=False), queue)
 
     def claim_any(self, queue: str | None = None) -> Work | None:
         """Claim a ready step of whichever session has one (on one queue, or on any), or None.

@@ -172,7 +172,8 @@ class Heartbeat:
         """Write a running step's partial results and progress and renew its lease; False if its claim is lost."""
         c, lease = work.claimed, self._engine.settings.lease_seconds
         if not work.partials and not progress:
-            return self._engine.database.write(lambda tx: steps.renew(tx, c, lease, work.progress, work.task))
+            database = self._engine.database
+            return database.write(lambda tx: steps.renew(tx, c, lease, work.progress, work.task), synced=False)
 
         def record(turn: Turn) -> bool:
             if not steps.renew(turn.tx, c, lease, work.progress, work.task):

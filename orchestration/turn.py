@@ -110,6 +110,7 @@ def once(
     opened: Callable[[Transaction, Sequence[Call]], Turn],
     work: Callable[[Turn], T],
     first: Sequence[Call],
+    synced: bool = True,
 ) -> T:
     """Run `work` in a turn, in a transaction of its own; it goes in once, whatever happens to the COMMIT.
 
@@ -132,4 +133,4 @@ def once(
         before.append(_Attempt(turn.name, turn.first_seq, result, tx.after_commit))
         return result
 
-    return database.write(transaction)
+    return database.write(transaction, synced=synced)

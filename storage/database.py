@@ -21,6 +21,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Float
 
 from ..errors import StorageError
+from . import sqlite
 from .connections import Changes, Connections
 from .faults import point
 
@@ -192,6 +193,8 @@ class Database:
         self._connections = Connections(self.url, pool_size)
         self._commit: Callable[[Any], None] = _commit
         self._dialect = self._connections.engine.dialect
+        #: Whether a commit may come to the disk later than it is answered. Without WAL it could leave a torn file.
+        self._can_lag = self.is_sqlite and sqlite.describe()["sound"]
         if self.is_sqlite:
             self.path = Path(self.url.database or "").absolute()
 
@@ -219,8 +222,18 @@ class Database:
 
     # -- transactions ------------------------------------------------------------------------------------------------
 
-    def write(self, work: Callable[[Transaction], T], settled: Callable[[Transaction], T | None] | None = None) -> T:
-        """Run `work` in one transaction; see the class for what happens when something breaks."""
+    def write(
+        self,
+        work: Callable[[Transaction], T],
+        settled: Callable[[Transaction], T | None] | None = None,
+        synced: bool = True,
+    ) -> T:
+        """Run `work` in one transaction; see the class for what happens when something breaks.
+
+        What is not `synced` may be gone after a loss of power, though not without all that was committed after it.
+        On SQLite it does not wait for the disk. PostgreSQL may lose power alone, and then would give an epoch twice
+        that a live worker holds: there everything is synced.
+        """
 
         def ask_first(tx: Transaction) -> T:
             found = settled(tx) if settled is not None else None
@@ -229,7 +242,7 @@ class Database:
         tries = _Tries()
         while True:
             try:
-                result, after = self._attempt(ask_first if tries.count else work, write=True)
+                result, after = self._attempt(ask_first if tries.count else work, True, synced or not self._can_lag)
                 break
             except Exception as fault:
                 tries.failed(fault)
@@ -245,26 +258,30 @@ class Database:
         tries = _Tries()
         while True:
             try:
-                return self._attempt(work, write=False)[0]
+                return self._attempt(work, False, True)[0]
             except Exception as fault:
                 tries.failed(fault)
 
-    def _attempt(self, work: Callable[[Transaction], T], write: bool) -> tuple[T, list[Callable[[], None]]]:
+    def _attempt(
+        self, work: Callable[[Transaction], T], write: bool, synced: bool
+    ) -> tuple[T, list[Callable[[], None]]]:
         with self._connections.busy:
             gate = self._connections.gate
             if write and gate is not None:
                 with gate.held():
-                    return self._transact(work, "BEGIN IMMEDIATE", write)
-            return self._transact(work, "BEGIN", write)
+                    return self._transact(work, "BEGIN IMMEDIATE", write, synced)
+            return self._transact(work, "BEGIN", write, synced)
 
     def _transact(
-        self, work: Callable[[Transaction], T], begin: str, write: bool
+        self, work: Callable[[Transaction], T], begin: str, write: bool, synced: bool
     ) -> tuple[T, list[Callable[[], None]]]:
         connection = self._connections.take()
         cursor = None
         clean = False
         try:
             cursor = connection.cursor()
+            if not synced:
+                cursor.execute("PRAGMA synchronous=NORMAL")
             cursor.execute(begin)
             transaction = Transaction(cursor, self._dialect)
             result = work(transaction)
@@ -285,7 +302,8 @@ class Database:
             return result, transaction.after_commit
         finally:
             # Also SystemExit, KeyboardInterrupt and a time limit can land anywhere in here (reliability: 2.3).
-            if clean or (cursor is not None and _rolled_back(cursor)):
+            whole = clean or (cursor is not None and _rolled_back(cursor))
+            if whole and (synced or _is_synced_again(cursor)):
                 self._connections.give(connection)
             else:
                 self._connections.discard(connection)
@@ -347,6 +365,15 @@ def _was_refused(fault: Exception) -> bool:
 
 def _commit(cursor: Any) -> None:
     cursor.execute("COMMIT")
+
+
+def _is_synced_again(cursor: Any) -> bool:
+    """Let the next transaction of the connection wait for the disk; False if that fails."""
+    try:
+        cursor.execute("PRAGMA synchronous=FULL")
+    except Exception:
+        return False
+    return True
 
 
 def _rolled_back(cursor: Any) -> bool:
