@@ -79,6 +79,7 @@ def list_(invocation: Invocation, as_json: bool) -> None:
 
     ring = _ring(invocation.settings())
     with invocation.celeriac() as c:
+        c.require("read", "*")
         tally = rewrapping.counted(c.engine.database)
     found: list[dict[str, Any]] = [
         {
@@ -131,7 +132,8 @@ def rotate(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
 
     ring = _ring(invocation.settings())
     with invocation.celeriac() as c:
-        tally = restating.rewrap_all(c.engine.database, c.state.places.backend, ring, _tell_on_terminal())
+        c.require("admin", "*")
+        tally = restating.rewrap_all(c.engine.database, c.engine.state.places.backend, ring, _tell_on_terminal())
         left = rewrapping.counted(c.engine.database).found
     for said in tally.refused[:20]:
         say(f"celeriac: {said}")
