@@ -161,8 +161,8 @@ _REFUSE = Query(
 )
 _FORGET = Query(
     text(
-        "DELETE FROM refusals WHERE tenant = :of AND last_at <"
-        " (SELECT last_at FROM refusals WHERE tenant = :of ORDER BY last_at DESC LIMIT 1 OFFSET :most)"
+        "DELETE FROM refusals WHERE id IN"
+        " (SELECT id FROM refusals WHERE tenant = :of ORDER BY last_at DESC, id LIMIT 100 OFFSET :most)"
     )
 )
 _REFUSED = Query(
@@ -179,7 +179,7 @@ def refuse(tx: Transaction, tenant: str, principal: str, right: str, resource: s
     digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
     values = {"id": digest, "of": tenant, "name": principal, "right": right, "what": resource, "at": tx.now()}
     if tx.value(_REFUSE, **values) == 1:
-        tx.run(_FORGET, of=tenant, most=MOST_REFUSALS - 1)
+        tx.run(_FORGET, of=tenant, most=MOST_REFUSALS)
 
 
 def refused(tx: Transaction, tenant: str, most: int) -> list[Row]:
