@@ -105,6 +105,19 @@ NOTHING = {(Sessions, "list"), (Sessions, "search"), (Sessions, "active_count"),
            (Grants, "list"), (Migrations, "list")}  # fmt: skip
 
 
+#: Doors that need more than read; and more than write.
+WRITES: dict[type, set[str]] = {
+    Session: {"resolve_conflict", "pause", "resume", "cancel", "retry", "complete", "archive", "checkpoint", "mark",
+              "restore", "change"},
+    Sessions: {"start", "create"},
+    State: {"set", "set_many", "delete", "clear_scope", "update", "compare_and_set", "clear_with"},
+    CallersCache: {"put", "invalidate", "cleanup_expired", "prune"},
+    Migrations: {"run", "resume", "undo", "accept"},
+    Acting: {"research"},
+}  # fmt: skip
+ADMINS: dict[type, set[str]] = {
+    Session: {"run", "reveal"}, Sessions: {"delete"}, Grants: {"add", "remove", "refused"},
+}  # fmt: skip
 #: What another tenant does for itself.
 OWN: dict[type, set[str]] = {
     Sessions: {"start", "create", "cache_stats"},

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guard.doors import DOORS, FREE, NOTHING, OWN, PLAN, everything, handle, public, uses
+from guard.doors import ADMINS, DOORS, FREE, NOTHING, OWN, PLAN, WRITES, everything, handle, public, uses
 
 from celeriac import Celeriac, Plan, step
 from celeriac.errors import AccessDenied, AccessError, SessionNotFound, SettingsError
@@ -108,6 +108,28 @@ def test_who_holds_no_grant_passes_no_door_and_changes_nothing(c: Celeriac) -> N
             with pytest.raises(AccessDenied, match=r"access denied: ('eve' lacks the grant|nobody is named)"):
                 use(stranger)
     assert everything(c.engine.database) == before
+
+
+@pytest.mark.parametrize("held", ["read", "write"])
+def test_each_door_needs_the_right_that_it_should(c: Celeriac, held: Any) -> None:
+    known = fill(c, c.acting_as("root"))
+    c.acting_as("root").grants.add("lea", held, "*")
+    before = everything(c.engine.database)
+    refused = {}
+    for kind, name, use in uses():
+        more = name in ADMINS.get(kind, ()) or (held == "read" and name in WRITES.get(kind, ()))
+        if held == "write" and not more and name in (*WRITES.get(kind, ()), "cleanup_inactive"):
+            continue  # it would do it
+        try:
+            use(handle(kind, c.acting_as("lea"), known))
+        except AccessDenied as fault:
+            refused[kind, name] = str(fault)
+        except Exception as fault:
+            assert not more, (name, fault)
+        assert ((kind, name) in refused) == more, (kind, name)
+    assert all(any(f"lacks the grant {right} on" in told for right in ("write", "admin")) for told in refused.values())
+    after = everything(c.engine.database)
+    assert {name for name in before if before[name] != after[name]} <= {"cache_counters", "cached_results"}
 
 
 def test_an_admin_of_another_tenant_finds_nothing_behind_any_door(c: Celeriac) -> None:
@@ -234,13 +256,14 @@ def test_patterns_of_sessions_are_listed(c: Celeriac) -> None:
 
 def test_grants_are_given_only_on_what_one_is_admin_of(c: Celeriac) -> None:
     c.acting_as("root").grants.add("lea", "admin", "custom:team-*")
+    c.acting_as("root").grants.add("lea", "admin", "custom:x")
     lea = c.acting_as("lea").grants
     assert lea.add("eve", "admin", "custom:team-*") and lea.add("eve", "read", "custom:team-a*b")
     assert not lea.add("eve", "read", "custom:team-a*b")
     for resource in ("custom:team*", "custom:*", "*", "session:*", "custom:tea", "global"):
         with pytest.raises(AccessDenied, match="admin on"):
             lea.add("lea", "read", resource)
-    assert {one["resource"] for one in lea.list()} == {"custom:team-*", "custom:team-a*b"}
+    assert {one["resource"] for one in lea.list()} == {"custom:team-*", "custom:team-a*b", "custom:x"}
     assert c.acting_as("eve").grants.remove("lea", "admin", "custom:team-*") is True
     with pytest.raises(AccessDenied):
         lea.add("lea", "read", "custom:team-x")
