@@ -61,6 +61,8 @@ class Fuzz:
 
     make: Callable[..., Celeriac]
     dice: random.Random
+    #: Before its idempotency keys, which are the same in all tenants.
+    name: str = ""
     #: Canaries that reached whom they are not for: what, where, to whom.
     leaks: list[str] = field(default_factory=list)
     answers: int = 0
@@ -93,8 +95,8 @@ class Fuzz:
         prompt = dice.choice(PROMPTS)
         plan = Plan("ask", [step("ask", "oracle", prompt), step("keep", "keeper", {"lines": dice.choice((1, 4000))})])
         acting = c.acting_as(user, tenant)
-        key = f"key-{n}"  # the same in all tenants
-        session = acting.sessions.start(plan, f"q {canary(tenant, ())}", key=key, permissions=held, tags=["told"])
+        query, key = f"q {canary(tenant, ())}", f"{self.name}{n}"
+        session = acting.sessions.start(plan, query, key=key, permissions=held, tags=["told"])
         assert session.wait(30) == "completed", session.error
         told = session.output("ask")["told"]
         self.answers += 1
