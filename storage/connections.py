@@ -156,6 +156,9 @@ class Connections:
         self._room = threading.Semaphore(MOST)
         self._idle = deque()
         self._engine = None
+        for watch in self.watches:
+            if isinstance(watch, Glance):
+                watch.forget()
         if self.gate is not None:
             self.gate.forget()
 
@@ -212,6 +215,10 @@ class Glance:
                 self._cursor = self._connection.cursor()
             found = self._cursor.execute(self._sql, values).fetchall()  # all, so that nothing stays open
         return found[0][0] if found else None
+
+    def forget(self) -> None:
+        """After a fork, before which it was closed: with a lock that nobody holds."""
+        self._alone = threading.Lock()
 
     def close(self) -> None:
         """Close the connection; the next use opens a new one."""

@@ -14,7 +14,9 @@ from celeriac.orchestration.guard.grants import Grants
 from celeriac.orchestration.schemas.runs import Migrations
 from celeriac.orchestration.session import Session
 from celeriac.orchestration.sessions import Sessions
+from celeriac.orchestration.state.stepstate import Held, StepState
 from celeriac.storage.database import Database
+from celeriac.storage.states.protocol import Origin
 from celeriac.tasks.acting import Acting
 
 PLAN = Plan("p", [step("a", "echo", {"x": 1})])
@@ -94,11 +96,25 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "list": lambda s: s.list(),
     },
     Acting: {"research": lambda s: s.research("q", ["/"], out="/tmp/nowhere")},
+    StepState: {
+        "get": lambda s: s.get("k"),
+        "get_versioned": lambda s: s.get_versioned("k"),
+        "get_many": lambda s: s.get_many(["k"]),
+        "exists": lambda s: s.exists("k"),
+        "list_keys": lambda s: s.list_keys(),
+        "set": lambda s: s.set("k", 2),
+        "set_many": lambda s: s.set_many({"k": 2}),
+        "delete": lambda s: s.delete("k"),
+        "clear": lambda s: s.clear(),
+        "update": lambda s: s.update("k", lambda v: v),
+        "compare_and_set": lambda s: s.compare_and_set("k", 1, 2),
+    },
 }  # fmt: skip
 #: What gives no data and changes none: parts of others, and what gives a handle that is checked itself.
 FREE: dict[type, set[str]] = {
     State: {"capabilities", "of_tenant", "with_access", "bound", "close", "place_of", "class_for", "write", "updating"},
     Acting: {"sessions", "state", "cache", "grants", "migrations"},
+    StepState: {"of"},
 }
 #: Doors that show what the caller may see, and so nothing to who may see nothing.
 NOTHING = {(Sessions, "list"), (Sessions, "search"), (Sessions, "active_count"), (Sessions, "cleanup_inactive"),
@@ -114,6 +130,7 @@ WRITES: dict[type, set[str]] = {
     CallersCache: {"put", "invalidate", "cleanup_expired", "prune"},
     Migrations: {"run", "resume", "undo", "accept"},
     Acting: {"research"},
+    StepState: {"set", "set_many", "delete", "clear", "update", "compare_and_set"},
 }  # fmt: skip
 ADMINS: dict[type, set[str]] = {
     Session: {"run", "reveal"}, Sessions: {"delete"}, Grants: {"add", "remove", "refused"},
@@ -136,6 +153,8 @@ def handle(kind: type, acting: Acting, known: dict[str, Any]) -> Any:
     """A handle of the caller's, which knows what others have."""
     if kind is Session:
         return Session(acting._engine, known["session"], caller=acting.caller)
+    if kind is StepState:
+        return StepState(acting.state, "custom:x", Held(acting.state, Origin()), Origin())
     made = {Acting: acting}.get(kind) or getattr(acting, {CallersCache: "cache"}.get(kind, kind.__name__.lower()))
     with contextlib.suppress(AttributeError):
         made.known = known.get(kind.__name__)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -323,14 +325,14 @@ def test_a_grant_counts_in_another_process_for_the_next_operation(make: Make) ->
 def test_nothing_is_written_after_a_grant_was_taken_back(make: Make) -> None:
     giver, user = make(), make()
     grants, state, stop = giver.acting_as("root").grants, user.acting_as("ana").state, threading.Event()
-    written: list[float] = []
+    written: list[tuple[float, float]] = []
 
     def write() -> None:
         while not stop.is_set():
             began = time.monotonic()
             with contextlib.suppress(AccessDenied):
                 state.set("custom:x", "k", 1)
-                written.append(began)
+                written.append((began, time.monotonic()))
 
     thread = threading.Thread(target=write)
     thread.start()
@@ -344,7 +346,32 @@ def test_nothing_is_written_after_a_grant_was_taken_back(make: Make) -> None:
         closed.append((since, time.monotonic()))
     stop.set()
     thread.join()
-    assert written and not [at for at in written if any(since < at < until for since, until in closed)]
+    inside = [one for one in written if any(since < one[0] and one[1] < until for since, until in closed)]
+    assert written and not inside
+
+
+def test_a_child_of_a_fork_asks_for_itself(c: Celeriac) -> None:
+    state, grants = c.acting_as("ana").state, c.acting_as("root").grants
+    grants.add("ana", "read", "custom:x")
+    assert state.get("custom:x", "k") is None
+    ready, go = multiprocessing.Event(), multiprocessing.Event()
+
+    def child() -> None:
+        state.get("custom:x", "k")
+        ready.set()
+        go.wait(10)
+        try:
+            state.get("custom:x", "k")
+        except AccessDenied:
+            os._exit(7)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    assert ready.wait(10)
+    grants.remove("ana", "read", "custom:x")
+    go.set()
+    process.join(10)
+    assert process.exitcode == 7
 
 
 def test_who_follows_is_cut_off_when_the_grant_goes(c: Celeriac) -> None:
