@@ -187,9 +187,10 @@ def _said(caller: Caller, right: Right, resource: str) -> str:
             f"access denied: nobody is named{of}, and {resource} needs the grant {right}; "
             "name a principal (the setting `principal`, --as, or acting_as)"
         )
+    words = f"{f'--tenant {quote(caller.tenant)} ' if caller.tenant else ''}grants add {quote(caller.principal)}"
     return (
         f"access denied: {caller.principal!r}{of} lacks the grant {right} on {resource}; who has admin on it can give "
-        f"it: celeriac grants add {quote(caller.principal)} {right} {quote(resource)}"
+        f"it: celeriac {words} {right} {quote(resource)}"
     )
 
 

@@ -21,6 +21,7 @@ from celeriac.orchestration.guard.access import Access, Caller
 from celeriac.orchestration.guard.grants import bootstrap
 from celeriac.orchestration.session import Session
 from celeriac.storage import access as rows
+from celeriac.tasks import own
 from celeriac.tasks.acting import Acting
 
 Make = Callable[..., Celeriac]
@@ -157,6 +158,21 @@ def test_an_admin_of_another_tenant_finds_nothing_behind_any_door(c: Celeriac) -
     assert Session(c.engine, known["session"], caller=Caller("root")).status == "completed"
     hit = c.acting_as("root").cache.get(known["CallersCache"])
     assert hit is not None and hit.value == "a secret"
+
+
+def test_messages_of_the_broker_start_nothing_without_a_grant(c: Celeriac) -> None:
+    mine = c.acting_as("ana").sessions.create("q")
+    before = everything(c.engine.database)
+    messages: dict[str, tuple[Any, ...]] = {
+        "celeriac.step": (mine.id,),
+        "celeriac.sweep": (),
+        "celeriac.research": ("q", ["/"], "/tmp/nowhere", "documents", "ana"),
+    }
+    assert set(messages) == set(own.NAMES)
+    for name, words in messages.items():
+        with pytest.raises(AccessDenied) if name == "celeriac.research" else contextlib.nullcontext():
+            c.app.tasks[name].run(*words)
+    assert everything(c.engine.database) == before
 
 
 # -- what grants mean --------------------------------------------------------------------------------------------------
@@ -461,6 +477,11 @@ def test_nobody_elses_state_can_be_had_from_a_callers(c: Celeriac) -> None:
         for escape in (lambda s=state: s.of_tenant("x"), lambda s=state: s.with_access(None)):
             with pytest.raises(Exception, match="belongs to its caller"):
                 escape()
+
+
+def test_what_is_missing_is_said_as_it_is_typed(c: Celeriac) -> None:
+    with pytest.raises(AccessDenied, match=r"celeriac --tenant 'a b' grants add ana read 'custom:x y'$"):
+        c.acting_as("ana", "a b").state.get("custom:x y", "k")
 
 
 def test_the_settings_say_who_the_program_is(make: Make) -> None:
