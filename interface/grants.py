@@ -74,7 +74,7 @@ def remove(invocation: Invocation, principal: str, right: Any, resource: str, as
 @json_option
 @pass_invocation
 def refused(invocation: Invocation, limit: int, as_json: bool) -> None:
-    """List what was refused, the latest first. For admins of everything."""
+    """List what was refused of what you are admin of, the latest first."""
     with invocation.celeriac() as c:
         found = list(c.grants.refused(limit))
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from shlex import quote
 from typing import Any, Final, Literal, TypeVar, cast, get_args
@@ -132,6 +132,16 @@ class Access:
         held = self._held(caller, None).grants if caller.principal else []
         patterns = tuple(one.text.removeprefix("session:") for _, one in held if one.text.startswith("session:"))
         return Whose(caller.tenant, caller.principal, patterns)
+
+    def admin_of(self, caller: Caller, resources: Iterable[str]) -> set[str]:
+        """Those of the resources that the caller has admin on."""
+        wanted = set(resources)
+        if not self.on:
+            return wanted
+        held = self._held(caller, None) if caller.principal else None
+        if held is None:
+            return set()
+        return {one for one in wanted if held.rank(one) >= RANK["admin"] or self._owns(caller, one, None)}
 
     def holds(self, caller: Caller) -> set[tuple[str, str, str]]:
         """(principal or pattern, resource, right) of the grants that the caller was given."""

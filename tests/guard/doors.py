@@ -118,7 +118,7 @@ FREE: dict[type, set[str]] = {
 }
 #: Doors that show what the caller may see, and so nothing to who may see nothing.
 NOTHING = {(Sessions, "list"), (Sessions, "search"), (Sessions, "active_count"), (Sessions, "cleanup_inactive"),
-           (Grants, "list"), (Migrations, "list")}  # fmt: skip
+           (Grants, "list"), (Grants, "refused"), (Migrations, "list")}  # fmt: skip
 
 
 #: Doors that need more than read; and more than write.
@@ -133,7 +133,7 @@ WRITES: dict[type, set[str]] = {
     StepState: {"set", "set_many", "delete", "clear", "update", "compare_and_set"},
 }  # fmt: skip
 ADMINS: dict[type, set[str]] = {
-    Session: {"run", "reveal"}, Sessions: {"delete"}, Grants: {"add", "remove", "refused"},
+    Session: {"run", "reveal"}, Sessions: {"delete"}, Grants: {"add", "remove"},
 }  # fmt: skip
 #: What another tenant does for itself.
 OWN: dict[type, set[str]] = {

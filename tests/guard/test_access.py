@@ -25,6 +25,8 @@ from celeriac.tasks import own
 from celeriac.tasks.acting import Acting
 
 Make = Callable[..., Celeriac]
+#: For what is the same on every database.
+once = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -160,6 +162,7 @@ def test_an_admin_of_another_tenant_finds_nothing_behind_any_door(c: Celeriac) -
     assert hit is not None and hit.value == "a secret"
 
 
+@once
 def test_messages_of_the_broker_start_nothing_without_a_grant(c: Celeriac) -> None:
     mine = c.acting_as("ana").sessions.create("q")
     before = everything(c.engine.database)
@@ -178,6 +181,7 @@ def test_messages_of_the_broker_start_nothing_without_a_grant(c: Celeriac) -> No
 # -- what grants mean --------------------------------------------------------------------------------------------------
 
 
+@once
 def test_each_right_holds_those_before_it_and_no_more(c: Celeriac) -> None:
     root = c.acting_as("root")
     for right in ("read", "write", "admin"):
@@ -204,6 +208,7 @@ STARS: list[tuple[str, list[str], list[str]]] = [
 ]
 
 
+@once
 def test_a_star_stands_for_any_characters_of_a_name(c: Celeriac) -> None:
     state, grants = c.acting_as("team-ana").state, c.acting_as("root").grants
     for pattern, yes, no in STARS:
@@ -272,6 +277,7 @@ def test_patterns_of_sessions_are_listed(c: Celeriac) -> None:
     assert set(c.acting_as("bob").sessions.cleanup_inactive(-1)) == {first.id, second.id}
 
 
+@once
 def test_grants_are_given_only_on_what_one_is_admin_of(c: Celeriac) -> None:
     c.acting_as("root").grants.add("lea", "admin", "custom:team-*")
     c.acting_as("root").grants.add("lea", "admin", "custom:x")
@@ -302,12 +308,14 @@ NONE: list[tuple[Any, Any, Any, str]] = [
 ]
 
 
+@once
 def test_what_is_no_grant_is_refused(c: Celeriac) -> None:
     for principal, right, resource, told in NONE:
         with pytest.raises(AccessError, match=told):
             c.acting_as("root").grants.add(principal, right, resource)
 
 
+@once
 def test_names_that_cannot_be_are_refused(c: Celeriac) -> None:
     for name in ("a\0", "\ud800", "a" * 201, "\U0001f600" * 150):
         for words in ((name, ""), ("a", name)):
@@ -366,6 +374,7 @@ def test_nothing_is_written_after_a_grant_was_taken_back(make: Make) -> None:
     assert written and not inside
 
 
+@once
 def test_a_child_of_a_fork_asks_for_itself(c: Celeriac) -> None:
     state, grants = c.acting_as("ana").state, c.acting_as("root").grants
     grants.add("ana", "read", "custom:x")
@@ -449,6 +458,17 @@ def test_refusals_are_noted_once_for_each_kind_and_bounded(c: Celeriac, monkeypa
     assert {(one["times"], one["principal"], one["right"]) for one in found} == {(2, "eve", "read")}
 
 
+@once
+def test_whose_session_it_is_sees_who_was_refused_there(c: Celeriac) -> None:
+    mine = c.acting_as("ana").sessions.create("q")
+    for resource in (f"session:{mine.id}", "custom:x"):
+        with pytest.raises(AccessDenied):
+            c.acting_as("eve").state.get(resource, "k")
+    for who, seen in (("ana", {f"session:{mine.id}"}), ("root", {f"session:{mine.id}", "custom:x"}), ("eve", set())):
+        assert {one["resource"] for one in c.acting_as(who).grants.refused()} == seen
+
+
+@once
 def test_a_refusal_stands_where_it_cannot_be_noted(c: Celeriac, monkeypatch: pytest.MonkeyPatch) -> None:
     from celeriac.errors import StorageError
 
@@ -463,6 +483,7 @@ def test_a_refusal_stands_where_it_cannot_be_noted(c: Celeriac, monkeypatch: pyt
 # -- off, and bound ----------------------------------------------------------------------------------------------------
 
 
+@once
 def test_switched_off_nothing_is_asked_of_the_database(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     off = make(access="off")
     monkeypatch.setattr(Access, "_held", lambda *_: pytest.fail("grants were looked at"))
@@ -472,6 +493,7 @@ def test_switched_off_nothing_is_asked_of_the_database(make: Make, monkeypatch: 
     assert off.acting_as("bob").sessions.create("q").user == "bob"
 
 
+@once
 def test_nobody_elses_state_can_be_had_from_a_callers(c: Celeriac) -> None:
     for state in (c.state, c.acting_as("ana").state, c.acting_as("ana", "acme").state):
         for escape in (lambda s=state: s.of_tenant("x"), lambda s=state: s.with_access(None)):
@@ -479,6 +501,7 @@ def test_nobody_elses_state_can_be_had_from_a_callers(c: Celeriac) -> None:
                 escape()
 
 
+@once
 def test_what_is_missing_is_said_as_it_is_typed(c: Celeriac) -> None:
     with pytest.raises(AccessDenied, match=r"celeriac --tenant 'a b' grants add ana read 'custom:x y'$"):
         c.acting_as("ana", "a b").state.get("custom:x y", "k")

@@ -49,13 +49,13 @@ USES = {
     "keys rotate": "keys rotate",
     "grants add": "grants add eve admin *",
     "grants remove": "grants remove root admin *",
-    "grants refused": "grants refused",
 }
 #: They show nothing to who may see nothing; or find no run of such a scope.
 EMPTY = {
     "sessions list": "sessions list --json",
     "sessions search": "sessions search parts --json",
     "grants list": "grants list --json",
+    "grants refused": "grants refused --json",
     "state migrate runs": "state migrate runs --json",
     "state migrate resume": "state migrate resume 0190a000",
     "state migrate undo": "state migrate undo 0190a000",
