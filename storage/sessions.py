@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, literal_column, select, text, update
+from sqlalchemy import bindparam, delete, insert, literal_column, select, text, update
 
 from .agent_parts import agent_parts
 from .cache.tables import cache_savings, cache_waiters
@@ -73,7 +73,9 @@ def _save(*more: str) -> Query:
 #: Setting an indexed column, even to what it is, costs SQLite a page of the index with every step.
 _SAVE = _save()
 _SAVE_MOVED = _save("status")
-_IDENTITY = Query(select(_s.id, _s.query, _s.user, _s.correlation_id).where(_this))
+_IDENTITY = Query(select(_s.id, _s.query, _s.user, _s.correlation_id, _s.tenant).where(_this))
+#: (id, query, user, correlation id, tenant) of a session: what never changes.
+Identity = tuple[str, str, str, str, str]
 
 
 def lock(tx: Transaction, session_id: str) -> Hot | None:
@@ -96,17 +98,9 @@ def save(tx: Transaction, hot: Hot) -> None:
         tx.later(_SAVE_MOVED, [{"session": hot.id, "status": hot.status, **values}])
 
 
-def identity(tx: Transaction, session_id: str) -> tuple[str, str, str, str] | None:
-    """(id, query, user, correlation id): what never changes."""
+def identity(tx: Transaction, session_id: str) -> Identity | None:
+    """(id, query, user, correlation id, tenant): what never changes."""
     return tx.row(_IDENTITY, session=session_id)
-
-
-_STARTING = Query(select(_s.id).where(_s.id.like(bindparam("start"))).limit(3))
-
-
-def starting_with(tx: Transaction, start: str) -> list[str]:
-    """Up to three ids that start with that text, which holds only what ids are made of."""
-    return [row[0] for row in tx.rows(_STARTING, start=start + "%")]
 
 
 _STATUS = Query(select(_s.status, _s.event_seq).where(_this))
@@ -138,6 +132,7 @@ _CREATE_COLUMNS = (
     "plan_name",
     "fingerprint",
     "correlation_id",
+    "tenant",
 )
 _INSERT = Query(
     insert(sessions).values(
@@ -172,7 +167,7 @@ _TAGS = Query(
     select(session_tags.c.tag).where(session_tags.c.session_id == bindparam("session")).order_by(session_tags.c.tag)
 )
 _DROP_TAGS = Query(delete(session_tags).where(session_tags.c.session_id == bindparam("session")))
-_BY_KEY = Query(select(_s.id, _s.fingerprint).where(_s.key == bindparam("wanted")))
+_BY_KEY = Query(select(_s.id, _s.fingerprint).where(_s.tenant == bindparam("of"), _s.key == bindparam("wanted")))
 
 
 def create(tx: Transaction, values: Mapping[str, Any], documents: Mapping[str, str], tags: Sequence[str]) -> None:
@@ -182,9 +177,9 @@ def create(tx: Transaction, values: Mapping[str, Any], documents: Mapping[str, s
     tx.many(_ADD_TAG, [{"session": values["id"], "word": t} for t in dict.fromkeys(tags)])
 
 
-def by_key(tx: Transaction, key: str) -> tuple[str, str] | None:
-    """(id, plan fingerprint) of the session with that idempotency key."""
-    return tx.row(_BY_KEY, wanted=key)
+def by_key(tx: Transaction, tenant: str, key: str) -> tuple[str, str] | None:
+    """(id, plan fingerprint) of the tenant's session with that idempotency key."""
+    return tx.row(_BY_KEY, of=tenant, wanted=key)
 
 
 def put_document(tx: Transaction, session_id: str, name: str, body: str) -> None:
@@ -244,9 +239,9 @@ def get(tx: Transaction, session_id: str) -> dict[str, Any] | None:
     return dict(zip(COLUMNS, row, strict=True)) if row else None
 
 
-_COUNT = Query(select(func.count()).where(_s.status == literal_column("'active'")))
 _INACTIVE = Query(
-    select(_s.id).where(
+    select(_s.id, _s.user).where(
+        _s.tenant == bindparam("of"),
         _s.status.in_([literal_column("'active'"), literal_column("'paused'")]),
         _s.pinned == 0,
         _s.updated_at < now() - bindparam("idle"),
@@ -261,14 +256,11 @@ _DELETE_ROW = Query(delete(sessions).where(_this))
 _DELETE_WORDS = Query(text("DELETE FROM session_search WHERE session_id = :session"))
 
 
-def active_count(tx: Transaction) -> int:
-    """How many sessions are active."""
-    return int(tx.value(_COUNT))
-
-
-def inactive(tx: Transaction, idle: float) -> list[str]:
-    """Ids of active and paused sessions that are not pinned and have not changed for `idle` seconds."""
-    return [row[0] for row in tx.rows(_INACTIVE, idle=idle)]
+def inactive(tx: Transaction, tenant: str, idle: float) -> list[tuple[str, str]]:
+    """(id, user) of a tenant's active and paused sessions that are not pinned and have not changed for `idle`
+    seconds.
+    """
+    return [(row[0], row[1]) for row in tx.rows(_INACTIVE, of=tenant, idle=idle)]
 
 
 def erase(tx: Transaction, session_id: str) -> bool:
