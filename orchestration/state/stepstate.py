@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ...storage import session_state
 from ...storage.database import Transaction
 from ...storage.states.protocol import Entry, Origin, StateConflict, StateError, Write
 from ..turn import Turn
@@ -69,6 +70,8 @@ def keep(turn: Turn, work: Work) -> None:
     """Write what a step wrote to keyed state, in the turn that records its result. Raises HeldFailed."""
     if work.held is not None:
         work.held.record(turn.tx)
+        if work.held.keys(session_state.scope_of(turn.hot.id)):
+            turn.hot.state_changed = True
 
 
 def _guarded(edit: Edit, what: str) -> Edit:

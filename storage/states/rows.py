@@ -68,6 +68,7 @@ _CLEAR = Query(delete(state_values).where(_v.scope == bindparam("owner"), _alive
 _DROP_PAST = Query(
     delete(state_values).where(_v.scope == bindparam("owner"), _v.expires_at <= now()).returning(_v.blob)
 )
+_VERSIONS = Query(select(_v.key, _v.version).where(_v.scope == bindparam("owner"), _alive))
 _NEXT_SCOPE = Query(select(_v.scope).where(_v.scope > bindparam("after")).order_by(_v.scope).limit(1))
 _keys = select(_v.key).where(_v.scope == bindparam("owner"), _v.key > bindparam("after"), _alive)
 _ordered = _keys.order_by(_v.key).limit(bindparam("most"))
@@ -282,6 +283,11 @@ def _told(body: str | None, size: int, meta: str, blob: str | None) -> str | Non
     if blob is not None:
         about["sha256"] = blob
     return serial.encode(about).decode()
+
+
+def versions(tx: Transaction, scope: str) -> dict[str, int]:
+    """The version of each key of a scope."""
+    return dict(tx.rows(_VERSIONS, owner=scope))
 
 
 def scopes(tx: Transaction) -> list[str]:
