@@ -112,7 +112,8 @@ class Places:
         except CeleriacError:  # others were quicker, or the outcome is unknown
             copies.forget([(name, write.key) for write in writes])
             raise
-        for write, version in zip(writes, versions, strict=True):
+        for place, write in enumerate(writes):
+            version = versions[place]
             copies.written(name, write.key, kept(write, version), version, mark)
         return versions
 

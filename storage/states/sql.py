@@ -15,6 +15,7 @@ from .protocol import Capabilities, Entry, Origin, Watch, Write
 
 T = TypeVar("T")
 
+_NOBODY = Origin()
 #: A value whose blob was replaced while it was read is read again so many times.
 _READS = 5
 
@@ -49,12 +50,8 @@ class SqlBackend:
         raise AssertionError
 
     def put(self, scope: str, writes: Sequence[Write], origin: Origin | None = None) -> list[int]:
-        stored = [self._stored(write) for write in writes]  # before the transaction: blobs are slow
-
-        def work(tx: Transaction, batch: rows.Batch) -> list[int]:
-            return self._write(tx, scope, list(zip(writes, stored, strict=True)), batch)
-
-        return self._in_batch(origin, work)
+        stored = [(write, self._stored(write)) for write in writes]  # before the transaction: blobs are slow
+        return self._in_batch(origin, lambda tx, batch: self._write(tx, scope, stored, batch))
 
     def put_in(self, tx: Transaction, scope: str, writes: Sequence[Write], origin: Origin | None = None) -> list[int]:
         """As `put`, in an open transaction of the same database: all is written if that one is committed."""
@@ -148,12 +145,14 @@ class SqlBackend:
 
     def _in_batch(self, origin: Origin | None, work: Callable[[Transaction, rows.Batch], T]) -> T:
         """Run `work` in a transaction of its own. It goes in once, whatever happens to the COMMIT."""
+        origin = origin or _NOBODY
         tried: list[tuple[rows.Batch, T]] = []
 
         def transaction(tx: Transaction) -> T:
-            batch = rows.Batch(origin or Origin())
+            batch = rows.Batch(origin)
             result = work(tx, batch)
-            self._let_go(tx, batch)
+            if batch.freed:
+                self._let_go(tx, batch)
             tried.append((batch, result))
             return result
 
