@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, insert, select, text
+from sqlalchemy import and_, bindparam, delete, insert, literal, select, text
 
 from ..errors import TooLarge
 from . import serial
 from .blobs import BlobStore
+from .cache.tables import BLOB_TAG, cached_tags
 from .database import Database, Query, Transaction
 from .states.tables import state_values
 from .tables import blobs, checkpoint_blobs, partial_results, results, steps
@@ -128,6 +129,7 @@ _BLOBS_OF = Query(select(_r.blob).where(_r.session_id == bindparam("session"), _
 _REFERRED = (
     Query(select(_r.session_id).where(_r.blob == bindparam("wanted")).limit(1)),
     Query(select(state_values.c.key).where(state_values.c.blob == bindparam("wanted")).limit(1)),
+    Query(select(cached_tags.c.key).where(cached_tags.c.tag == literal(BLOB_TAG).concat(bindparam("wanted"))).limit(1)),
     Query(select(checkpoint_blobs.c.number).where(checkpoint_blobs.c.blob == bindparam("wanted")).limit(1)),
 )
 _FORGET_BLOB = Query(delete(blobs).where(blobs.c.hash == bindparam("wanted")))

@@ -11,10 +11,11 @@ from sqlalchemy import text
 
 from celeriac.orchestration.engine import Engine
 from celeriac.storage import bulk, checkpoints, sessions, steps
+from celeriac.storage.cache.tables import BLOB_TAG
 
 TABLES = (
     "sessions", "steps", "edges", "results", "events", "blobs", "checkpoints", "partial_results", "outbox",
-    "state_values", "state_changes", "checkpoint_blobs",
+    "state_values", "state_changes", "checkpoint_blobs", "cached_tags",
 )  # fmt: skip
 STATES = {"blocked", "ready", "running", "waiting", *steps.FINAL}
 
@@ -101,7 +102,7 @@ def _check_events(session: dict[str, Any], rows: list[dict[str, Any]]) -> None:
 def _check_orphans(tables: dict[str, list[dict[str, Any]]]) -> None:
     known = {s["id"] for s in tables["sessions"]}
     for name, rows in tables.items():
-        if name not in ("sessions", "blobs", "state_values"):
+        if name not in ("sessions", "blobs", "state_values", "cached_tags"):
             assert {r["session_id"] for r in rows} <= known, f"{name} of deleted sessions"
 
 
@@ -113,6 +114,7 @@ def _check_results(engine: Engine, tables: dict[str, list[dict[str, Any]]]) -> N
             assert (row["session_id"], row["number"], row["result_epoch"]) in recorded, row["name"]
             assert row["result_epoch"] <= row["epoch"], row["name"]
     named = {r["blob"] for name in ("results", "state_values", "checkpoint_blobs") for r in tables[name] if r["blob"]}
+    named |= {r["tag"].removeprefix(BLOB_TAG) for r in tables["cached_tags"] if r["tag"].startswith(BLOB_TAG)}
     assert named == {b["hash"] for b in tables["blobs"]}
     for one in named:
         assert hashlib.sha256(engine.blobs.get(one)).hexdigest() == one
