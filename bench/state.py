@@ -17,6 +17,8 @@ VALUE = {"n": 1, "text": "x" * 80}
 #: Operations of one round; the fast ones are done more often.
 OPERATIONS = 400
 FAST = 4000
+#: A round is done in so many slices, each operation's share of one after the other's.
+SLICES = 10
 
 #: What is measured: name, floor beside which it is shown, target as text, whether it is reached by (us, floor us).
 Rule = tuple[str, Callable[[float, float], bool]]
@@ -59,14 +61,20 @@ def measure(base: Path, rounds: int) -> None:
 def _rounds(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     took: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
-        for name, call in calls.items():
-            count = FAST if "get" in name or "memory" in name or "rocks" in name.lower() else OPERATIONS
-            began = time.perf_counter()
-            for _ in itertools.repeat(None, count):
-                call()
-            if number:  # the first round warms up
-                took[name].append((time.perf_counter() - began) / count * 1e6)
+        round_: dict[str, float] = dict.fromkeys(calls, 0.0)
+        for _ in range(SLICES):  # so what the machine does beside falls on all alike
+            for name, call in calls.items():
+                began = time.perf_counter()
+                for _ in itertools.repeat(None, _count(name) // SLICES):
+                    call()
+                round_[name] += time.perf_counter() - began
+        for name, seconds in round_.items() if number else ():  # the first round warms up
+            took[name].append(seconds / _count(name) * 1e6)
     return took
+
+
+def _count(name: str) -> int:
+    return FAST if "get" in name or "memory" in name or "rocks" in name.lower() else OPERATIONS
 
 
 def _calls(folder: Path, redis_url: str) -> dict[str, Callable[[], object]]:
