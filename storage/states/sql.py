@@ -51,10 +51,12 @@ class SqlBackend:
 
     def put(self, scope: str, writes: Sequence[Write], origin: Origin | None = None) -> list[int]:
         stored = [(write, self._stored(write)) for write in writes]  # before the transaction: blobs are slow
-        return self._in_batch(origin, lambda tx, batch: self._write(tx, scope, stored, batch))
+        return self._in_batch(origin, lambda tx, batch: self._noted(tx, scope, stored, batch))
 
     def put_in(self, tx: Transaction, scope: str, writes: Sequence[Write], origin: Origin | None = None) -> list[int]:
-        """As `put`, in an open transaction of the same database: all is written if that one is committed."""
+        """As `put`, of keys that `locked` holds, in an open transaction of the same database: all is written if that
+        is committed.
+        """
         batch = rows.Batch(origin or Origin())
         versions = self._write(tx, scope, [(write, self._stored(write)) for write in writes], batch)
         self._let_go(tx, batch)
@@ -105,7 +107,7 @@ class SqlBackend:
                 left = None if value.expires_at is None else value.expires_at - moment
                 writes.append((Write(key, body, value.meta, ttl=left), value.blob))
         batch = rows.Batch(origin)
-        self._write(tx, scope, writes, batch)
+        self._noted(tx, scope, writes, batch)
         self._let_go(tx, batch)
         return len(writes)
 
@@ -127,13 +129,18 @@ class SqlBackend:
     def _write(
         self, tx: Transaction, scope: str, writes: Sequence[tuple[Write, str | None]], batch: rows.Batch
     ) -> list[int]:
-        self._note(tx, scope, [write.key for write, _ in writes])
         if len(writes) == 1:
             return [rows.write(tx, self._blobs, scope, *writes[0], batch)]
         versions = [0] * len(writes)
         for place in sorted(range(len(writes)), key=lambda n: writes[n][0].key):  # one order, or locks could cross
             versions[place] = rows.write(tx, self._blobs, scope, *writes[place], batch)
         return versions
+
+    def _noted(
+        self, tx: Transaction, scope: str, writes: Sequence[tuple[Write, str | None]], batch: rows.Batch
+    ) -> list[int]:
+        self._note(tx, scope, [write.key for write, _ in writes])
+        return self._write(tx, scope, writes, batch)
 
     def _clear(self, tx: Transaction, scope: str, batch: rows.Batch) -> int:
         self._note(tx, scope, None)
