@@ -29,19 +29,6 @@ LARGE = "x" * 3_000_000
 
 
 @pytest.fixture
-def make_driver(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
-    made: list[Driver] = []
-
-    def make(**options: Any) -> Driver:
-        made.append(Driver(database_url, tmp_path / "data", **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-@pytest.fixture
 def driver(make_driver: Callable[..., Driver]) -> Iterator[Driver]:
     one = make_driver()
 
