@@ -161,7 +161,9 @@ class Settings(BaseModel):
         description="Cached results that the database keeps; of more, those whose use is longest ago are deleted."
     )
     cache_bytes: Bytes = Field(description="Bytes of cached results, compressed, that the database keeps.")
-    cache_entry_bytes: Bytes = Field(description="Largest result that is cached, in bytes, compressed.")
+    cache_entry_bytes: Bytes = Field(
+        description="Largest result that is cached, in bytes, compressed; over `inline_result_bytes` it is a blob."
+    )
     cache_memory_bytes: Bytes = Field(description="Bytes of cached results that each process keeps at hand.")
     cache_default_ttl: Annotated[float, Field(gt=0)] = Field(
         description="Seconds for which cache.put keeps a result where it is not told for how long."

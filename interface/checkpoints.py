@@ -44,7 +44,7 @@ def list_(invocation: Invocation, session_id: str, as_json: bool) -> None:
 @json_option
 @pass_invocation
 def show(invocation: Invocation, checkpoint_id: str, as_json: bool) -> None:
-    """Show what a checkpoint holds: the state of every step and of every agent."""
+    """Show what a checkpoint holds: the state of every step and agent, and the session's keyed state."""
     with _found(invocation, checkpoint_id) as (session, number):
         state = session.checkpoint_state(number)
         row = next(one for one in session.checkpoints() if one["number"] == number)
@@ -57,6 +57,9 @@ def show(invocation: Invocation, checkpoint_id: str, as_json: bool) -> None:
     table(("step", "agent", "status", "attempts", "error"), rows, right=("attempts",))
     for agent, kept in state["agents"].items():
         pairs([(agent, pretty(kept, 4000) or "large (--json shows it)")])
+    if state["state"]:
+        print()
+        table(("key", "value"), [(key, _value(value)) for key, value in state["state"].items()], fold=("value",))
 
 
 @checkpoints.command()

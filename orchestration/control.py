@@ -9,7 +9,7 @@ from typing import Any
 from uuid_utils.compat import uuid7
 
 from ..errors import SessionError
-from ..storage import bulk, checkpoints, events, graph, listing, migration_runs, results, sessions
+from ..storage import bulk, checkpoints, events, graph, listing, migration_runs, results, session_state, sessions
 from ..storage.database import Transaction
 from .engine import Engine
 from .expansion import Settling
@@ -224,7 +224,7 @@ def pause(engine: Engine, session_id: str) -> None:
         _move(turn, "pause")
         bulk.hold(turn.tx, session_id, True)
         turn.kind = "pause"
-        checkpoints.prune(turn.tx, turn.hot, engine.settings.checkpoints_kept)
+        _prune(engine, turn)
 
     _in_turn(engine, session_id, work)
 
@@ -271,7 +271,12 @@ def _close(engine: Engine, turn: Turn, phase: str) -> None:
     turn.hot.phase = phase
     turn.hot.completed_at = turn.tx.now()
     turn.kind = "final"
-    checkpoints.prune(turn.tx, turn.hot, engine.settings.checkpoints_kept)
+    _prune(engine, turn)
+
+
+def _prune(engine: Engine, turn: Turn) -> None:
+    freed = checkpoints.prune(turn.tx, turn.hot, engine.settings.checkpoints_kept)
+    results.let_go(turn.tx, engine.database, engine.blobs, freed)
 
 
 def retry(engine: Engine, session_id: str) -> int:
@@ -339,7 +344,7 @@ def delete(engine: Engine, session_id: str) -> None:
         turn = engine.turn(tx, session_id)
         if turn.hot.status == "active":
             raise SessionError(f"session {session_id} is active; pause or cancel it before it is deleted")
-        hashes = results.blobs_of(tx, session_id)
+        hashes = results.blobs_of(tx, session_id) + session_state.blobs_of(tx, session_id)
         tenant = (sessions.identity(tx, session_id) or ("",))[-1]
         sessions.erase(tx, session_id)
         results.delete_unreferenced(tx, engine.blobs, hashes)

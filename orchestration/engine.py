@@ -358,7 +358,8 @@ class Engine:
         hot.completed_at = turn.tx.now()
         turn.event(f"session.{hot.status}", data={"error": hot.error} if hot.error else None)
         turn.kind = "final"
-        checkpoints.prune(turn.tx, hot, self.settings.checkpoints_kept)
+        freed = checkpoints.prune(turn.tx, hot, self.settings.checkpoints_kept)
+        results.let_go(turn.tx, self.database, self.blobs, freed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..errors import CheckpointDamaged, CheckpointNotFound, SessionError, StorageError
-from ..storage import agent_parts, bulk, checkpoints, graph, results, serial, steps
+from ..errors import BlobDamaged, BlobNotFound, CheckpointDamaged, CheckpointNotFound, SessionError, StorageError
+from ..storage import agent_parts, bulk, checkpoints, graph, results, serial, session_state, steps
 from ..storage.calls import CALL
 from ..storage.database import Transaction
+from ..storage.states.protocol import Origin
 from .engine import Engine
 from .states import after
 from .turn import Turn
@@ -75,7 +76,9 @@ def restore(engine: Engine, session_id: str, checkpoint_id: str | int) -> str:
         undo = hot.checkpoint_base = hot.checkpoint_seq
         checkpoints.write_full(tx, hot, undo, "manual", f"before the restore of {number}", before)
         _put_back(turn, state, before)
-        turn.event("session.restored", component="checkpoints", data={"checkpoint": number, "undo": undo})
+        values = _put_back_values(engine, turn, number, state, before)
+        told = {"checkpoint": number, "undo": undo, "values": values}
+        turn.event("session.restored", component="checkpoints", data=told)
         hot.checkpoint_base = 0  # what follows starts a chain of its own
         turn.kind, turn.label = "restore", f"restored {number}"
         return f"{session_id}:{undo}"
@@ -116,6 +119,23 @@ def _put_back(turn: Turn, state: checkpoints.State, before: checkpoints.State) -
         hot.completed_at = hot.completed_at or tx.now()
     bulk.settle_again(tx, hot.id)
     bulk.hold(tx, hot.id, True)
+
+
+def _put_back_values(
+    engine: Engine, turn: Turn, number: int, state: checkpoints.State, before: checkpoints.State
+) -> int:
+    """Put the session's own keyed state back; gives how many of its keys that changes."""
+    hot = turn.hot
+    if state.values is None or not (state.values or before.values):
+        return 0  # an older Celeriac, which kept none, wrote it; or there is none
+    origin = Origin("restore", hot.correlation_id, hot.id)
+    place = session_state.scope_of(hot.id, hot.tenant)
+    try:
+        count = engine.state.places.put_back(turn.tx, place, state.values, origin)
+    except (BlobNotFound, BlobDamaged) as fault:
+        raise CheckpointDamaged(f"checkpoint {number} of session {hot.id}: a value of {place}: {fault}") from fault
+    hot.state_changed = hot.state_changed or count > 0
+    return count
 
 
 def _ended(failed: int) -> str:

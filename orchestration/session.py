@@ -347,7 +347,10 @@ class Session:
 
     @needs("read")
     def checkpoint_state(self, checkpoint_id: str | int) -> dict[str, Any]:
-        """What a checkpoint holds: {steps: {name: {status, attempts, error}}, agents: {agent: state}}."""
+        """What a checkpoint holds: {steps: {name: {status, error ...}}, agents: {agent: state}, state: {key: value}}.
+
+        `state` is the keyed state of the session's own scope; of sealed and large values, what tells them apart.
+        """
         number = control.checkpoint_number(self.id, checkpoint_id)
         return self._engine.database.read(lambda tx: checkpoints.state_at(tx, self.id, number)).shown()
 

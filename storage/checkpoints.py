@@ -1,9 +1,9 @@
 """Checkpoints: a full one now and then, and after it only what changed. Cost and size follow the change.
 
-A checkpoint's state is `State`: how the session stands, all steps with inputs and edges, and the agents' states;
-results are referred to, being immutable. A change (`Change`) is a small msgpack document; the state at a checkpoint is
-its base with the changes up to it applied. Each row carries a digest over its place and its body, so that a damaged,
-swapped or missing row is refused.
+A checkpoint's state is `State`: how the session stands, all steps with inputs and edges, the agents' states and the
+keyed state of the session's own scope; results and other blobs are referred to, being immutable. A change (`Change`) is
+a small msgpack document; the state at a checkpoint is its base with the changes up to it applied. Each row carries a
+digest over its place and its body, so that a damaged, swapped or missing row is refused.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy import and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import and_, bindparam, delete, exists, func, insert, select, update
 
 from ..errors import CheckpointDamaged, CheckpointNotFound
-from . import agent_parts, bulk, deltas
+from . import agent_parts, bulk, deltas, session_state
 from .database import Query, Transaction, now
 from .sessions import Hot
-from .tables import checkpoints
+from .tables import checkpoint_blobs, checkpoints
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
@@ -35,13 +35,15 @@ class Change:
     """What one turn changed.
 
     `ended` is {step number: values of `_ENDS`}, `added` new rows, inputs and edges, `opened` numbers of groups whose
-    members were added, `agents` deltas, whole texts, or an empty one for what is gone.
+    members were added, `agents` deltas, whole texts, or an empty one for what is gone, `values` the keyed state that
+    changed, None for what is gone: it makes no checkpoint by itself.
     """
 
     ended: dict[int, list[Any]] = field(default_factory=dict)
     added: list[list[list[Any]]] = field(default_factory=lambda: [[], [], []])
     opened: list[int] = field(default_factory=list)
     agents: dict[str, bytes | str] = field(default_factory=dict)
+    values: dict[str, session_state.Value | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.ended or self.opened or self.agents or any(self.added))
@@ -51,7 +53,8 @@ class Change:
 class State:
     """A session's whole restorable state.
 
-    `session` is [status, phase, error]; rows are as `bulk.rows` gives them, `agents` as `agent_parts.all_of` does.
+    `session` is [status, phase, error]; rows are as `bulk.rows` gives them, `agents` as `agent_parts.all_of` does,
+    `values` as `session_state.all_of` does: None where an older Celeriac wrote the checkpoint, which kept none.
     """
 
     session: list[Any]
@@ -59,10 +62,11 @@ class State:
     inputs: dict[int, str]
     edges: list[list[int]]
     agents: dict[str, str]
+    values: dict[str, session_state.Value] | None
 
     def apply(self, change: list[Any]) -> None:
         """Bring the state one checkpoint further."""
-        self.session, ended, added, opened, agents = change
+        self.session, ended, added, opened, agents, *more = change
         for row in added[0]:
             self.steps[row[0]] = row
         self.inputs.update(dict(added[1]))
@@ -76,6 +80,9 @@ class State:
             known = self.agents.pop(agent, "").encode()
             if body:  # else it is gone
                 self.agents[agent] = body if isinstance(body, str) else deltas.apply(known, body).decode()
+        if self.values is not None:
+            for values in more:
+                session_state.apply(self.values, values)
 
     def shown(self) -> dict[str, Any]:
         """The state for people: steps by name, agents' states as JSON values."""
@@ -85,24 +92,31 @@ class State:
             "session": dict(zip(("status", "phase", "error"), self.session, strict=True)),
             "steps": {row["name"]: {key: row[key] for key in keys} for row in rows},
             "agents": agent_parts.shown(self.agents),
+            "state": session_state.shown(self.values or {}),
         }
 
     def packed(self) -> bytes:
         """The state as the body of a full checkpoint."""
-        return deltas.snapshot(_pack([self.session, list(self.steps.values()), self.inputs, self.edges, self.agents]))
+        return deltas.snapshot(_pack(self._listed()))
+
+    def _listed(self) -> list[Any]:
+        listed = [self.session, list(self.steps.values()), self.inputs, self.edges, self.agents]
+        return listed if self.values is None else [*listed, self.values]
 
     @classmethod
     def unpacked(cls, body: bytes) -> State:
         """The inverse of `packed`; raises CheckpointDamaged."""
-        session, rows, inputs, links, agents = _unpack(deltas.restore(body))
-        return cls(session, {row[0]: row for row in rows}, inputs, links, agents)
+        session, rows, inputs, links, agents, *more = _unpack(deltas.restore(body))
+        values = {key: session_state.Value(*row) for key, row in more[0].items()} if more else None
+        return cls(session, {row[0]: row for row in rows}, inputs, links, agents, values)
 
 
 def read_state(tx: Transaction, hot: Hot) -> State:
     """The state of a locked session as its tables have it now."""
     rows, inputs, links = bulk.rows(tx, hot.id)
     agents = agent_parts.all_of(tx, hot.id)
-    return State(_standing(hot), {row[0]: row for row in rows}, dict(inputs), links, agents)
+    values = session_state.all_of(tx, hot.id, hot.tenant)
+    return State(_standing(hot), {row[0]: row for row in rows}, dict(inputs), links, agents, values)
 
 
 def _standing(hot: Hot) -> list[Any]:
@@ -122,7 +136,8 @@ _INSERT = Query(
 
 
 def _listed(hot: Hot, change: Change) -> list[Any]:
-    return [_standing(hot), change.ended, change.added, change.opened, change.agents]
+    listed = [_standing(hot), change.ended, change.added, change.opened, change.agents]
+    return [*listed, session_state.told(change.values)] if change.values else listed
 
 
 def append(tx: Transaction, hot: Hot, kind: str, label: str, change: Change) -> None:
@@ -130,13 +145,17 @@ def append(tx: Transaction, hot: Hot, kind: str, label: str, change: Change) -> 
     base.
     """
     number = hot.checkpoint_seq
+    if hot.state_changed:
+        change.values = session_state.changed(tx, hot.id, hot.tenant)
+        hot.state_changed = False
     if hot.checkpoint_base:
+        session_state.refer(tx, hot.id, number, change.values)
         body = _pack(_listed(hot, change))
         _insert(tx, hot, number, kind, label, hot.checkpoint_base, body)
     else:
         hot.checkpoint_base = number
         if number == 1 and len(change.added[0]) == hot.total_steps:  # all that there is was added just now
-            state = State([], {}, {}, [], {})
+            state = State([], {}, {}, [], {}, {})
             state.apply(_listed(hot, change))
         else:
             state = read_state(tx, hot)
@@ -145,6 +164,7 @@ def append(tx: Transaction, hot: Hot, kind: str, label: str, change: Change) -> 
 
 def write_full(tx: Transaction, hot: Hot, number: int, kind: str, label: str, state: State) -> None:
     """Write a checkpoint that holds the whole state and stands on its own."""
+    session_state.refer(tx, hot.id, number, state.values or {})
     _insert(tx, hot, number, kind, label, number, state.packed())
 
 
@@ -198,8 +218,11 @@ _MARK = Query(
     .where(_c.session_id == bindparam("session"), _c.number == bindparam("wanted"))
     .values(marked=bindparam("on"))
 )
+_REFERS = exists().where(checkpoint_blobs.c.session_id == bindparam("session"))
 _KEPT = Query(
-    select(_c.number, _c.kind, _c.base, _c.marked).where(_c.session_id == bindparam("session")).order_by(_c.number)
+    select(_c.number, _c.kind, _c.base, _c.marked, _REFERS)
+    .where(_c.session_id == bindparam("session"))
+    .order_by(_c.number)
 )
 _DROP = Query(delete(checkpoints).where(_c.session_id == bindparam("session"), _c.number == bindparam("wanted")))
 _REBASE = Query(
@@ -214,34 +237,41 @@ def mark(tx: Transaction, session_id: str, number: int, marked: bool) -> bool:
     return tx.run(_MARK, session=session_id, wanted=number, on=int(marked)) == 1
 
 
-def prune(tx: Transaction, hot: Hot, keep: int) -> int:
-    """Keep a locked session's last `keep` checkpoints, and those that are final, manual or marked; gives how many went.
+def prune(tx: Transaction, hot: Hot, keep: int) -> list[str]:
+    """Keep a locked session's last `keep` checkpoints, and those that are final, manual or marked. Gives the blobs that
+    those which went referred to: they may have to go as well.
 
     A kept checkpoint whose predecessor goes is made a full one first: no chain ever leads through a missing row.
     """
     rows = tx.rows(_KEPT, session=hot.id)
     last = {row[0] for row in rows[-keep:]}
-    stays = [number in last or marked or kind in ("final", "manual") for number, kind, _, marked in rows]
+    stays = [number in last or marked or kind in ("final", "manual") for number, kind, _, marked, _ in rows]
     if all(stays):
-        return 0
+        return []
     try:
         full = {
-            row[0]: state_at(tx, hot.id, row[0]).packed()
+            row[0]: state_at(tx, hot.id, row[0])
             for before, row, stay in zip([True, *stays], rows, stays, strict=False)
             if stay and not before
         }
     except CheckpointDamaged:
-        return 0  # what is left of a damaged chain stays as it is: no step may fail because of it
-    tx.many(_DROP, [{"session": hot.id, "wanted": row[0]} for row, stay in zip(rows, stays, strict=True) if not stay])
+        return []  # what is left of a damaged chain stays as it is: no step may fail because of it
+    gone = [row[0] for row, stay in zip(rows, stays, strict=True) if not stay]
+    tx.many(_DROP, [{"session": hot.id, "wanted": number} for number in gone])
+    freed = session_state.forget(tx, hot.id, [*gone, *full]) if rows[0][-1] else []
     base = 0
-    for number, _, old_base, _ in (row for row, stay in zip(rows, stays, strict=True) if stay):
+    for number, _, old_base, *_ in (row for row, stay in zip(rows, stays, strict=True) if stay):
         base = number if number in full or old_base == number else base
         if number in full or base != old_base:
             _rebase(tx, hot.id, number, base, full.get(number))
     hot.checkpoint_base = base
-    return stays.count(False)
+    return freed
 
 
-def _rebase(tx: Transaction, session_id: str, number: int, base: int, full: bytes | None) -> None:
-    body = full if full is not None else bytes(tx.rows(_CHAIN, session=session_id, first=number, last=number)[0][2])
+def _rebase(tx: Transaction, session_id: str, number: int, base: int, full: State | None) -> None:
+    if full is not None:
+        session_state.refer(tx, session_id, number, full.values or {})
+        body = full.packed()
+    else:
+        body = bytes(tx.rows(_CHAIN, session=session_id, first=number, last=number)[0][2])
     tx.run(_REBASE, session=session_id, wanted=number, own=base, full=body, sum=_digest(session_id, number, base, body))

@@ -232,27 +232,31 @@ class Busy:
     """Counts connections at work, so that a fork can wait until none is."""
 
     def __init__(self) -> None:
-        self._idle = threading.Condition()
+        self._lock = threading.RLock()  # taken by itself: a condition's own methods cost more
+        self._idle = threading.Condition(self._lock)
+        self._is_waited_for = False
         self._count = 0
 
     def __enter__(self) -> None:
-        with self._idle:
+        with self._lock:
             self._count += 1
 
     def __exit__(self, *_: object) -> None:
-        with self._idle:
+        with self._lock:
             self._count -= 1
-            if not self._count:
+            if self._is_waited_for and not self._count:
                 self._idle.notify_all()
 
     def close(self, seconds: float) -> None:
         """Wait until nothing is at work (at most so long), and let nothing begin until `open`."""
-        self._idle.acquire()
+        self._lock.acquire()
+        self._is_waited_for = True
         self._idle.wait_for(lambda: not self._count, seconds)
 
     def open(self) -> None:
         """Let work begin again."""
-        self._idle.release()
+        self._is_waited_for = False
+        self._lock.release()
 
 
 def _close_quietly(connection: Any) -> None:

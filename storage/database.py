@@ -10,6 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from fcntl import LOCK_UN, flock
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,6 +105,10 @@ class Transaction:
     def run(self, query: Query | ClauseElement, /, **values: Any) -> int:
         """Run a statement; gives the number of rows that it touched."""
         return int(self._execute(query, values).rowcount)
+
+    def inserted(self, query: Query, values: Mapping[str, Any]) -> int:
+        """Run an INSERT of one row, on SQLite; gives its rowid. Costs less than asking for it with RETURNING."""
+        return int(self._execute(query, values).lastrowid)
 
     def rows(self, query: Query | ClauseElement, /, **values: Any) -> list[Row]:
         """Run a query (or a statement with RETURNING); gives all its rows."""
@@ -259,12 +264,13 @@ class Database:
             found = settled(tx) if settled is not None else None
             return found if found is not None else work(tx)
 
-        tries = _Tries()
+        began, tries = time.monotonic(), None
         while True:
             try:
-                result, after = self._attempt(ask_first if tries.count else work, True, synced or not self._can_lag)
+                result, after = self._attempt(work if tries is None else ask_first, True, synced or not self._can_lag)
                 break
             except Exception as fault:
+                tries = tries or _Tries(began)
                 tries.failed(fault)
         for call in after:
             try:
@@ -275,11 +281,12 @@ class Database:
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in a transaction that only reads: it sees one snapshot on SQLite, committed rows on PostgreSQL."""
-        tries = _Tries()
+        began, tries = time.monotonic(), None
         while True:
             try:
                 return self._attempt(work, False, True)[0]
             except Exception as fault:
+                tries = tries or _Tries(began)
                 tries.failed(fault)
 
     def _attempt(
@@ -288,8 +295,15 @@ class Database:
         with self._connections.busy:
             gate = self._connections.gate
             if write and gate is not None:
-                with gate.held():
-                    return self._transact(work, "BEGIN IMMEDIATE", write, synced)
+                with gate.thread:
+                    handle = gate.handle()
+                    try:
+                        # Inside the `try`: an exception from outside can be raised as soon as a call returns. So what
+                        # unlocks is no function of ours, at whose beginning one could be raised as well.
+                        gate.lock()
+                        return self._transact(work, "BEGIN IMMEDIATE", write, synced)
+                    finally:
+                        flock(handle, LOCK_UN)
             return self._transact(work, "BEGIN", write, synced)
 
     def _transact(
@@ -332,8 +346,8 @@ class Database:
 class _Tries:
     """How often a transaction has failed, and whether it is worth another try."""
 
-    def __init__(self) -> None:
-        self._deadline = time.monotonic() + RETRY_SECONDS
+    def __init__(self, began: float) -> None:
+        self._deadline = began + RETRY_SECONDS
         self.count = 0
         self._clashes = 0
 

@@ -4,18 +4,19 @@ names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, insert, select, text
+from sqlalchemy import and_, bindparam, delete, insert, literal, select, text
 
 from ..errors import TooLarge
 from . import serial
 from .blobs import BlobStore
-from .database import Query, Transaction
+from .cache.tables import BLOB_TAG, cached_tags
+from .database import Database, Query, Transaction
 from .states.tables import state_values
-from .tables import blobs, partial_results, results, steps
+from .tables import blobs, checkpoint_blobs, partial_results, results, steps
 
 _r = results.c
 _INSERT = Query(
@@ -128,6 +129,8 @@ _BLOBS_OF = Query(select(_r.blob).where(_r.session_id == bindparam("session"), _
 _REFERRED = (
     Query(select(_r.session_id).where(_r.blob == bindparam("wanted")).limit(1)),
     Query(select(state_values.c.key).where(state_values.c.blob == bindparam("wanted")).limit(1)),
+    Query(select(cached_tags.c.key).where(cached_tags.c.tag == literal(BLOB_TAG).concat(bindparam("wanted"))).limit(1)),
+    Query(select(checkpoint_blobs.c.number).where(checkpoint_blobs.c.blob == bindparam("wanted")).limit(1)),
 )
 _FORGET_BLOB = Query(delete(blobs).where(blobs.c.hash == bindparam("wanted")))
 
@@ -153,6 +156,12 @@ def delete_unreferenced(tx: Transaction, blobs_: BlobStore, hashes: Iterable[str
             continue
         tx.run(_FORGET_BLOB, wanted=one)
         blobs_.delete(one)
+
+
+def let_go(tx: Transaction, database: Database, blobs_: BlobStore, hashes: Sequence[str]) -> None:
+    """Delete blobs that this transaction stops referring to, and that nothing else refers to, once it is committed."""
+    if hashes:
+        tx.after_commit.append(lambda: database.write(lambda tx: delete_unreferenced(tx, blobs_, hashes)))
 
 
 _ADD_PARTIAL = Query(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, literal_column, select, text, update
+from sqlalchemy import bindparam, delete, exists, insert, literal_column, select, text, update
 
 from .agent_parts import agent_parts
 from .cache.tables import cache_savings, cache_waiters
@@ -14,6 +14,7 @@ from .database import Call, Query, Row, Transaction, now
 from .paces import agent_turns
 from .tables import (
     agent_states,
+    checkpoint_blobs,
     checkpoints,
     conflicts,
     edges,
@@ -25,6 +26,7 @@ from .tables import (
     session_documents,
     session_tags,
     sessions,
+    state_changes,
     step_inputs,
     steps,
 )
@@ -41,6 +43,7 @@ class Hot:
     status: str
     phase: str
     correlation_id: str
+    tenant: str
     error: str | None
     total_steps: int
     open_steps: int
@@ -52,6 +55,7 @@ class Hot:
     completed_at: float | None
     priority: int
     saved_status: str = field(init=False)  # what the row says
+    state_changed: bool = field(init=False, default=False)  # keyed state of its own scope, since the last checkpoint
 
     def __post_init__(self) -> None:
         self.saved_status = self.status
@@ -60,8 +64,9 @@ class Hot:
 #: The columns that `Hot` is made of.
 HOT = tuple(f.name for f in fields(Hot) if f.init)
 _HOT = tuple(_s[c] for c in HOT)
-_LOCK = Query(select(*_HOT).where(_this).with_for_update())
-_CHANGING = tuple(c for c in HOT if c not in ("id", "status", "correlation_id", "priority"))
+_CHANGED = exists().where(state_changes.c.session_id == bindparam("session"))
+_LOCK = Query(select(*_HOT, _CHANGED).where(_this).with_for_update())
+_CHANGING = tuple(c for c in HOT if c not in ("id", "status", "correlation_id", "tenant", "priority"))
 
 
 def _save(*more: str) -> Query:
@@ -86,7 +91,11 @@ def lock(tx: Transaction, session_id: str) -> Hot | None:
 def lock_then(tx: Transaction, session_id: str, calls: Sequence[Call]) -> tuple[Hot | None, list[list[Row]]]:
     """Lock a session's row and run queries after it, in one round trip; gives the row, and the rows of each query."""
     rows, *others = tx.together([(_LOCK, {"session": session_id}), *calls])
-    return (Hot(*rows[0]) if rows else None), others
+    if not rows:
+        return None, others
+    hot = Hot(*rows[0][:-1])
+    hot.state_changed = bool(rows[0][-1])
+    return hot, others
 
 
 def save(tx: Transaction, hot: Hot) -> None:
@@ -250,6 +259,7 @@ _INACTIVE = Query(
 _OWNED = (
     session_documents, session_tags, steps, step_inputs, edges, results, agent_states, partial_results, findings,
     conflicts, checkpoints, events, outbox, agent_parts, cache_waiters, cache_savings, agent_turns,
+    checkpoint_blobs, state_changes,
 )  # fmt: skip
 _DELETE = [Query(delete(t).where(t.c.session_id == bindparam("session"))) for t in _OWNED]
 _DELETE_ROW = Query(delete(sessions).where(_this))

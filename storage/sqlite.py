@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,38 +76,37 @@ class WriteGate:
     A lock on a file *beside* the database (never on the database itself: reliability S3) wakes the next writer at
     once. It is a courtesy, not the guard: BEGIN IMMEDIATE still decides, so a process without the gate does no harm.
     Only the first of those who wait stays awake and looks for the gate to open; the others sleep at a second lock.
+    It is used with `thread` held.
     """
 
     def __init__(self, path: Path) -> None:
         self._paths = (path, path.with_name(path.name + "-turn"))
-        self._thread = threading.Lock()
+        #: One thread of this process at a time.
+        self.thread = threading.Lock()
         self._files: list[int] = []
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the gate for the length of one write transaction."""
-        with self._thread:
-            while len(self._files) < len(self._paths):
-                path = self._paths[len(self._files)]
-                self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            gate, turnstile = self._files
-            try:
-                # Inside the `try`: an exception from outside can be raised as soon as the call returns.
-                if not _locked_at_once(gate):
-                    _lock_in_turn(gate, turnstile)
-                yield
-            finally:
-                fcntl.flock(gate, fcntl.LOCK_UN)
+    def handle(self) -> int:
+        """The gate's file, which a writer locks with `lock` and unlocks with `flock(handle, LOCK_UN)`."""
+        while len(self._files) < len(self._paths):
+            path = self._paths[len(self._files)]
+            self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        return self._files[0]
+
+    def lock(self) -> None:
+        """Wait until the gate is ours. Also when this raises, it may be: it must be unlocked then as well."""
+        gate, turnstile = self._files
+        if not _locked_at_once(gate):
+            _lock_in_turn(gate, turnstile)
 
     def close(self) -> None:
         """Close the files; the next writer opens them again."""
-        with self._thread:
+        with self.thread:
             while self._files:
                 os.close(self._files.pop())
 
     def forget(self) -> None:
         """After a fork: the inherited files share the parent's locks, so open our own."""
-        self._thread = threading.Lock()
+        self.thread = threading.Lock()
         self.close()
 
 

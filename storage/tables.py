@@ -263,6 +263,20 @@ checkpoints = Table(
     **_TOGETHER,
 )
 
+#: Blobs that checkpoints refer to beside those of results: large values of keyed state.
+checkpoint_blobs = Table(
+    "checkpoint_blobs",
+    metadata,
+    _session_key(),
+    Column("number", Integer, primary_key=True),
+    Column("blob", Text, primary_key=True),
+    Index("checkpoint_blobs_by_blob", "blob"),
+    **_TOGETHER,
+)
+
+#: Keys of a session's own scope that have changed since its last checkpoint.
+state_changes = Table("state_changes", metadata, _session_key(), Column("key", Text, primary_key=True), **_TOGETHER)
+
 events = Table(
     "events",
     metadata,

@@ -80,7 +80,7 @@ class Celeriac:
         self._starting = threading.RLock()
         self._events = StepEvents(self.app)
         self._heartbeat = Heartbeat(self._engine)
-        self._cache = ResultCache(self.settings, self._engine.database)
+        self._cache = ResultCache(self.settings, self._engine.database, self._engine.blobs)
         cached = StepCache(self._engine, self._cache)
         self._serving = Serving(self.app, self._engine, self._heartbeat, self._events, cached)
         self.timeline = Timeline(self._engine)

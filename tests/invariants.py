@@ -11,7 +11,12 @@ from sqlalchemy import text
 
 from celeriac.orchestration.engine import Engine
 from celeriac.storage import bulk, checkpoints, sessions, steps
+from celeriac.storage.cache.tables import BLOB_TAG
 
+TABLES = (
+    "sessions", "steps", "edges", "results", "events", "blobs", "checkpoints", "partial_results", "outbox",
+    "state_values", "state_changes", "checkpoint_blobs", "cached_tags",
+)  # fmt: skip
 STATES = {"blocked", "ready", "running", "waiting", *steps.FINAL}
 
 
@@ -21,8 +26,7 @@ def check(engine: Engine, damaged: bool = False) -> None:
     """
     with engine.database.engine.connect() as connection:
         tables = {
-            name: [dict(row._mapping) for row in connection.execute(text(f"SELECT * FROM {name}"))]
-            for name in "sessions steps edges results events blobs checkpoints partial_results outbox".split()
+            name: [dict(row._mapping) for row in connection.execute(text(f"SELECT * FROM {name}"))] for name in TABLES
         }
         if engine.database.is_sqlite:
             assert connection.execute(text("PRAGMA integrity_check")).scalar() == "ok"
@@ -98,7 +102,7 @@ def _check_events(session: dict[str, Any], rows: list[dict[str, Any]]) -> None:
 def _check_orphans(tables: dict[str, list[dict[str, Any]]]) -> None:
     known = {s["id"] for s in tables["sessions"]}
     for name, rows in tables.items():
-        if name not in ("sessions", "blobs"):
+        if name not in ("sessions", "blobs", "state_values", "cached_tags"):
             assert {r["session_id"] for r in rows} <= known, f"{name} of deleted sessions"
 
 
@@ -109,7 +113,8 @@ def _check_results(engine: Engine, tables: dict[str, list[dict[str, Any]]]) -> N
         if row["result_epoch"] is not None:
             assert (row["session_id"], row["number"], row["result_epoch"]) in recorded, row["name"]
             assert row["result_epoch"] <= row["epoch"], row["name"]
-    named = {r["blob"] for r in tables["results"] if r["blob"] is not None}
+    named = {r["blob"] for name in ("results", "state_values", "checkpoint_blobs") for r in tables[name] if r["blob"]}
+    named |= {r["tag"].removeprefix(BLOB_TAG) for r in tables["cached_tags"] if r["tag"].startswith(BLOB_TAG)}
     assert named == {b["hash"] for b in tables["blobs"]}
     for one in named:
         assert hashlib.sha256(engine.blobs.get(one)).hexdigest() == one
@@ -127,6 +132,19 @@ def _check_checkpoints(engine: Engine, tables: dict[str, list[dict[str, Any]]]) 
             lambda tx, s=session_id, n=number: (checkpoints.state_at(tx, s, n), _now(tx, s))
         )
         assert settled(kept) == settled(now), f"the newest checkpoint of {session_id} differs from its tables"
+        _check_values(tables, session_id, kept, now)
+
+
+def _check_values(
+    tables: dict[str, list[dict[str, Any]]], session_id: str, kept: checkpoints.State, now: checkpoints.State
+) -> None:
+    """The newest checkpoint has the session's own keyed state, but for what is noted as changed since."""
+    changed = {row["key"] for row in tables["state_changes"] if row["session_id"] == session_id}
+    lasting = [
+        {k: v for k, v in (state.values or {}).items() if k not in changed and v.expires_at is None}
+        for state in (kept, now)
+    ]
+    assert lasting[0] == lasting[1], f"keyed state of {session_id} differs from its newest checkpoint"
 
 
 def _now(tx: Any, session_id: str) -> checkpoints.State:

@@ -12,7 +12,8 @@ import msgspec
 
 from ...config import Settings
 from ...errors import CacheError, StorageError
-from ...storage import serial
+from ...storage import results, serial
+from ...storage.blobs import BlobStore
 from ...storage.cache import counters, cutoffs, entries, flights
 from ...storage.cache.cutoffs import Cutoff
 from ...storage.cache.entries import Entry
@@ -44,9 +45,10 @@ class ResultCache:
     most 50 ms, not even by a Redis that did not hear of it.
     """
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, blobs: BlobStore) -> None:
         self._settings = settings
         self._database = database
+        self._blobs = blobs
         self._memory = Memory(MEMORY_ENTRIES, settings.cache_memory_bytes)
         self._watch = Watch(database, self._invalidated)
         self._counting = Counting(database)
@@ -112,7 +114,7 @@ class ResultCache:
                 return copy
         entry = self._database.read(lambda tx: entries.get(tx, key.hash))
         copy = self._checked(entry, key, clock) if entry is not None else None
-        if copy is not None and entry is not None and self._fast is not None:
+        if copy is not None and entry is not None and not entry.blob and self._fast is not None:
             self._fast.put(entry, entry.stale_until - clock)
         return copy
 
@@ -123,10 +125,20 @@ class ResultCache:
             return None
         if clock >= entry.stale_until or not self._watch.counts(entry):
             return None
-        body = self._packing.unpack(entry)
+        body = self._unpacked(entry)
         if body is None:
             return None
         return self._remember(entry, body)
+
+    def _unpacked(self, entry: Entry) -> bytes | None:
+        """The JSON of an entry's result, which may be in a blob; None for one that cannot be read."""
+        if entry.blob and not entry.body:
+            try:
+                entry = msgspec.structs.replace(entry, body=self._blobs.get(entry.blob))
+            except StorageError as fault:  # it has just been replaced, or is damaged
+                logger.warning("the cached result %s of agent %s cannot be read: %s", entry.key, entry.agent, fault)
+                return None
+        return self._packing.unpack(entry)
 
     def _remember(self, entry: Entry, body: bytes) -> Copy:
         copy = Copy(msgspec.structs.replace(entry, body=b""), body, entry.scope)
@@ -145,7 +157,7 @@ class ResultCache:
             return None
         if any(hits(cutoff, entry) for cutoff in cutoffs.since(tx, entry.generation)):
             return None
-        body = self._packing.unpack(entry)
+        body = self._unpacked(entry)
         return None if body is None else Hit(Copy(entry, body, entry.scope), "shared", tx.now())
 
     # -- storing -------------------------------------------------------------------------------------------------------
@@ -194,7 +206,10 @@ class ResultCache:
         seconds: float,
         generation: int,
     ) -> Entry | None:
-        """The entry of an agent's output; None if it is too large. Raises NotSerializable."""
+        """The entry of an agent's output; None if it is too large. A large body is in a blob when this returns.
+
+        Raises NotSerializable, and StorageError for a blob that cannot be written.
+        """
         packed, encoding, size = self._packing.pack(output, key)
         if len(packed) > self._settings.cache_entry_bytes:
             self._counting.count("refused", tenant=key.scope[0])
@@ -215,13 +230,16 @@ class ResultCache:
             stale_until=min(ends + stale, clock + LONGEST_CACHED),
             seconds=seconds,
             cost=output.cost,
+            blob=self._blobs.put(packed) if len(packed) > self._settings.inline_result_bytes else "",
         )
 
     def write(self, tx: Transaction, entry: Entry) -> bool:
         """Write an entry to the database in a transaction of the caller's; False if it was invalidated meanwhile."""
         if any(hits(cutoff, entry) for cutoff in cutoffs.since(tx, entry.generation)):
             return False
-        entries.put(tx, entry)
+        if entry.blob:
+            results.refer_to(tx, self._blobs, entry.blob, entry.body)
+        results.let_go(tx, self._database, self._blobs, entries.put(tx, entry))
         room_entries, room_bytes, puts = self._room
         self._room = (room_entries - 1, room_bytes - len(entry.body), puts - 1)
         if min(self._room) < 0:
@@ -234,14 +252,14 @@ class ResultCache:
         body = self._packing.unpack(entry)
         if body is not None:
             self._remember(entry, body)
-        if self._fast is not None:
+        if self._fast is not None and not entry.blob:
             self._fast.put(entry, entry.stale_until - entry.created_at)
 
     def _make_room(self, tx: Transaction) -> None:
         settings = self._settings
         gone = entries.over(tx, settings.cache_entries, settings.cache_bytes)
         if gone:
-            entries.remove(tx, gone)
+            self._delete(tx, gone)
             counters.add(tx, {"evicted_shared": len(gone)})
             tx.after_commit.append(lambda: self._remove_copies(gone))
         count, stored = entries.held(tx)
@@ -284,8 +302,11 @@ class ResultCache:
         """Delete entries in bounded transactions, and then their copies as far as they can be reached."""
         for start in range(0, len(keys), entries.BATCH):
             batch = keys[start : start + entries.BATCH]
-            self._database.write(lambda tx, batch=batch: entries.remove(tx, batch))  # type: ignore[misc]
+            self._database.write(lambda tx, batch=batch: self._delete(tx, batch))  # type: ignore[misc]
         self._remove_copies(keys)
+
+    def _delete(self, tx: Transaction, keys: Sequence[str]) -> None:
+        results.let_go(tx, self._database, self._blobs, entries.remove(tx, keys))
 
     def _remove_copies(self, keys: Sequence[str]) -> None:
         self._memory.remove(keys)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
 from ...errors import CeleriacError, StorageError
 from ...storage.database import Transaction
+from ...storage.session_state import Value
 from ...storage.states.copies import Copies
 from ...storage.states.protocol import Backend, Changing, Entry, Origin, StateConflict, StateError, Write
 from ...storage.states.sql import SqlBackend
@@ -111,7 +112,8 @@ class Places:
         except CeleriacError:  # others were quicker, or the outcome is unknown
             copies.forget([(name, write.key) for write in writes])
             raise
-        for write, version in zip(writes, versions, strict=True):
+        for place, write in enumerate(writes):
+            version = versions[place]
             copies.written(name, write.key, kept(write, version), version, mark)
         return versions
 
@@ -189,6 +191,19 @@ class Places:
             self.clear(name, origin)
 
         tx.after_commit.append(clear_rest)
+
+    def put_back(self, tx: Transaction, name: str, values: Mapping[str, Value], origin: Origin) -> int:
+        """Put what a checkpoint kept in the place of all that a scope has, in an open transaction of the sessions'
+        database; gives how many keys that changes. Where values lie elsewhere, checkpoints keep none: they stay.
+        """
+        backend = self.backend
+        if not isinstance(backend, SqlBackend) or not backend.capabilities.with_steps:
+            return 0
+        count = backend.replace_in(tx, name, values, origin)
+        copies = self._copies
+        if copies is not None:
+            tx.after_commit.append(lambda: copies.forget_scope(name))
+        return count
 
     def close(self) -> None:
         """Close what is open in both. A use after that opens it again."""

@@ -7,17 +7,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from ...storage import serial
+from ...storage import serial, session_state
 from ...storage.database import Transaction
 from ...storage.states.protocol import Backend, Capabilities, Entry, Origin, StateConflict, StateError, Write
 from .classes import Rules, StateClass, Values, checked, class_of
 from .places import Places
 from .scopes import Scope, check_key, check_prefix
-
-#: Names of tenants' scopes begin so in a backend; no scope of a State without a tenant does.
-_TENANT: Final = "tenant:"
 
 
 class Access(Protocol):
@@ -61,8 +58,7 @@ class State:
     def of_tenant(self, tenant: str) -> State:
         """The state of one tenant, which shows nothing of any other's; an empty name means the one without."""
         other = self._other()
-        # The scope of a step is written so that its first id ends at the first slash, whatever it holds.
-        other._prefix = f"{_TENANT}{str(Scope.step(tenant, '-'))[5:-1]}" if tenant else ""
+        other._prefix = session_state.prefix_of(tenant)
         other.values = replace(self.values, tenant=tenant)
         return other
 

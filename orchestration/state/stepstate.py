@@ -73,6 +73,8 @@ def keep(turn: Turn, work: Work) -> None:
     """Write what a step wrote to keyed state, in the turn that records its result. Raises HeldFailed."""
     if work.held is not None:
         work.held.record(turn.tx)
+        if work.held.keys(str(Scope.session(turn.hot.id))):
+            turn.hot.state_changed = True
 
 
 def _guarded(edit: Edit, what: str) -> Edit:

@@ -10,14 +10,17 @@ from sqlalchemy import bindparam, delete, func, insert, select, text, update
 
 from .. import serial
 from ..database import Query, Transaction, now
-from .tables import cached_results, cached_tags
+from .tables import BLOB_TAG, cached_results, cached_tags
 
 #: Rows are looked through and deleted in batches of so many.
 BATCH: Final = 500
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """A cached result as it is stored. Times are seconds by the database's clock; `stored` is the length of `body`."""
+    """A cached result as it is stored. Times are seconds by the database's clock; `stored` is the length of `body`.
+
+    `blob` names the blob that holds the body where that is too large for a row; an entry that was read has it alone.
+    """
 
     key: str
     tenant: str
@@ -35,6 +38,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     stale_until: float
     seconds: float
     cost: float | None
+    blob: str = ""
 
     @property
     def scope(self) -> tuple[str, str, str, tuple[str, ...]]:
@@ -43,7 +47,10 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 _r = cached_results.c
-_NAMES = (*Entry.__struct_fields__, "stored", "used_at")
+_COLUMNS = tuple(name for name in Entry.__struct_fields__ if name != "blob")
+_NAMES = (*_COLUMNS, "stored", "used_at")
+#: The row of an entry whose body is in a blob says so in its encoding, and has the blob's hash for a body.
+_IN_BLOB: Final = " blob"
 _KEPT = [name for name in _NAMES if name != "key"]
 _PUT = Query(
     text(
@@ -51,20 +58,32 @@ _PUT = Query(
         f" ON CONFLICT (key) DO UPDATE SET accesses = 0, {', '.join(f'{n} = excluded.{n}' for n in _KEPT)}"
     )
 )
-_GET = Query(
-    select(*(_r[name] for name in Entry.__struct_fields__)).where(_r.key == bindparam("wanted"), _r.stale_until > now())
-)
+_GET = Query(select(*(_r[name] for name in _COLUMNS)).where(_r.key == bindparam("wanted"), _r.stale_until > now()))
 _CLEAR_TAGS = Query(delete(cached_tags).where(cached_tags.c.key == bindparam("wanted")))
+_CLEAR_TAGS_OF = Query(delete(cached_tags).where(cached_tags.c.key == bindparam("wanted")).returning(cached_tags.c.tag))
+_blobs = select(cached_tags.c.tag).where(cached_tags.c.tag >= BLOB_TAG, cached_tags.c.tag < BLOB_TAG + "g")
+_BLOBS_OF = {
+    "sqlite": Query(_blobs.where(text("key IN (SELECT value FROM json_each(:names))"))),
+    "postgresql": Query(_blobs.where(text("key = ANY(CAST(:names AS text[]))"))),
+}
 _TAG = Query(insert(cached_tags).values(tag=bindparam("word"), key=bindparam("of")))
 
 
-def put(tx: Transaction, entry: Entry) -> None:
-    """Write an entry in the place of what its key had."""
+def put(tx: Transaction, entry: Entry) -> list[str]:
+    """Write an entry in the place of what its key had; gives the blob that this lets go, if there is one.
+
+    The caller holds on to the entry's own blob.
+    """
     values = msgspec.structs.asdict(entry)
     values |= {"permissions": serial.encode(entry.permissions).decode(), "tags": serial.encode(entry.tags).decode()}
+    words = [*entry.tags]
+    if values.pop("blob"):
+        values |= {"body": entry.blob.encode(), "encoding": entry.encoding + _IN_BLOB}
+        words.append(BLOB_TAG + entry.blob)
     tx.run(_PUT, stored=len(entry.body), used_at=entry.created_at, **values)
-    tx.run(_CLEAR_TAGS, wanted=entry.key)
-    tx.many(_TAG, [{"word": tag, "of": entry.key} for tag in entry.tags])
+    before = [row[0] for row in tx.rows(_CLEAR_TAGS_OF, wanted=entry.key)]
+    tx.many(_TAG, [{"word": tag, "of": entry.key} for tag in words])
+    return _named([tag for tag in before if tag not in words])
 
 
 def get(tx: Transaction, key: str) -> Entry | None:
@@ -72,9 +91,18 @@ def get(tx: Transaction, key: str) -> Entry | None:
     row = tx.row(_GET, wanted=key)
     if row is None:
         return None
-    values = dict(zip(Entry.__struct_fields__, row, strict=True))
+    values = dict(zip(_COLUMNS, row, strict=True))
     values |= {name: tuple(serial.decode(values[name])) for name in ("permissions", "tags")}
-    return Entry(**(values | {"body": bytes(values["body"])}))
+    values["body"] = bytes(values["body"])
+    if values["encoding"].endswith(_IN_BLOB):
+        blob = values["body"].decode()
+        values |= {"body": b"", "encoding": values["encoding"].removesuffix(_IN_BLOB), "blob": blob}
+    return Entry(**values)
+
+
+def _named(tags: Iterable[str]) -> list[str]:
+    """The blobs that these tags stand for, those of them that do."""
+    return [tag.removeprefix(BLOB_TAG) for tag in tags if tag.startswith(BLOB_TAG)]
 
 
 _USED = Query(
@@ -113,11 +141,15 @@ def matching(tx: Transaction, kind: str, value: str, generation: int, tenant: st
     return [row[0] for row in tx.rows(_KEYS[kind], value=value, before=generation, of=tenant)]
 
 
-def remove(tx: Transaction, keys: Iterable[str]) -> None:
-    """Delete entries with their tags."""
-    values = [{"wanted": key} for key in sorted(keys)]
+def remove(tx: Transaction, keys: Iterable[str]) -> list[str]:
+    """Delete entries with their tags; gives the blobs that this lets go."""
+    ordered = sorted(keys)
+    names = serial.encode(ordered).decode() if tx.dialect_name == "sqlite" else ordered
+    blobs = _named(row[0] for row in tx.rows(_BLOBS_OF[tx.dialect_name], names=names))
+    values = [{"wanted": key} for key in ordered]
     tx.many(_DELETE, values)
     tx.many(_CLEAR_TAGS, values)
+    return blobs
 
 
 def _both(query: Any) -> dict[bool, Query]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, SmallInteger, Table, Text, text
 
@@ -21,7 +21,9 @@ cached_results = Table(
     Column("permissions", Text, nullable=False),  # JSON, sorted
     Column("tags", Text, nullable=False),  # JSON
     Column("content", Text, nullable=False),  # hash of the result
-    Column("encoding", Text, nullable=False),  # how `body` was made from JSON: "", "zstd", "sealed", "zstd sealed"
+    Column(
+        "encoding", Text, nullable=False
+    ),  # how `body` was made of JSON: "", "zstd", "sealed", "zstd sealed"; + " blob"
     Column("size", Integer, nullable=False),  # of the JSON
     Column("stored", Integer, nullable=False),  # of `body`
     Column("generation", BigInteger, nullable=False),  # of the cache, when the run began
@@ -39,6 +41,8 @@ cached_results = Table(
     Index("cached_by_use", "used_at"),
 )
 
+#: An entry whose body is in a blob has its hash among its tags, behind this: so the blob is known to be referred to.
+BLOB_TAG: Final = "\x1fblob:"
 cached_tags = Table(
     "cached_tags",
     metadata,

@@ -59,7 +59,8 @@ class Origin:
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a backend can do: keep values when the process ends (`durable`); let several processes see the same values
-    (`shared`); write in the transaction that records a step (`with_steps`).
+    (`shared`); write in the transaction that records a step, and have the scope of a session in its checkpoints
+    (`with_steps`).
     """
 
     durable: bool

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from ...errors import BlobNotFound
-from .. import results
+from .. import results, session_state
 from ..blobs import BlobStore
 from ..connections import Changes
 from ..database import Database, Transaction
@@ -15,6 +15,7 @@ from .protocol import Capabilities, Entry, Origin, Watch, Write
 
 T = TypeVar("T")
 
+_NOBODY = Origin()
 #: A value whose blob was replaced while it was read is read again so many times.
 _READS = 5
 
@@ -22,7 +23,8 @@ _READS = 5
 class SqlBackend:
     """Values in a database; those of over `inline` bytes as blobs.
 
-    `with_steps`: it is the database of the sessions, so that `put_in` can write in a step's own transaction.
+    `with_steps`: it is the database of the sessions, so that `put_in` can write in a step's own transaction, and
+    checkpoints keep the scopes of sessions.
     """
 
     def __init__(self, database: Database, blobs: BlobStore, inline: int, with_steps: bool) -> None:
@@ -48,15 +50,13 @@ class SqlBackend:
         raise AssertionError
 
     def put(self, scope: str, writes: Sequence[Write], origin: Origin | None = None) -> list[int]:
-        stored = [self._stored(write) for write in writes]  # before the transaction: blobs are slow
-
-        def work(tx: Transaction, batch: rows.Batch) -> list[int]:
-            return self._write(tx, scope, list(zip(writes, stored, strict=True)), batch)
-
-        return self._in_batch(origin, work)
+        stored = [(write, self._stored(write)) for write in writes]  # before the transaction: blobs are slow
+        return self._in_batch(origin, lambda tx, batch: self._noted(tx, scope, stored, batch))
 
     def put_in(self, tx: Transaction, scope: str, writes: Sequence[Write], origin: Origin | None = None) -> list[int]:
-        """As `put`, in an open transaction of the same database: all is written if that one is committed."""
+        """As `put`, of keys that `locked` holds, in an open transaction of the same database: all is written if that
+        is committed.
+        """
         batch = rows.Batch(origin or Origin())
         versions = self._write(tx, scope, [(write, self._stored(write)) for write in writes], batch)
         self._let_go(tx, batch)
@@ -73,6 +73,7 @@ class SqlBackend:
 
     def locked(self, tx: Transaction, scope: str, key: str) -> Entry | None:
         """The entry of a key, held until the transaction ends."""
+        self._note(tx, scope, (key,))  # first: a session's row is locked before its values
         found = rows.locked(tx, scope, key)
         return found.entry(self._blobs) if found is not None else None
 
@@ -83,14 +84,32 @@ class SqlBackend:
         return self._database.read(rows.scopes)
 
     def clear(self, scope: str, origin: Origin | None = None) -> int:
-        return self._in_batch(origin, lambda tx, batch: rows.clear(tx, scope, batch))
+        return self._in_batch(origin, lambda tx, batch: self._clear(tx, scope, batch))
 
     def clear_in(self, tx: Transaction, scope: str, origin: Origin | None = None) -> int:
         """As `clear`, in an open transaction of the same database."""
         batch = rows.Batch(origin or Origin())
-        count = rows.clear(tx, scope, batch)
+        count = self._clear(tx, scope, batch)
         self._let_go(tx, batch)
         return count
+
+    def replace_in(self, tx: Transaction, scope: str, values: Mapping[str, session_state.Value], origin: Origin) -> int:
+        """Put these values in the place of all that a scope has, in an open transaction of the same database; gives
+        how many keys that changes. Raises StorageError for a blob that cannot be read.
+        """
+        moment = tx.now()
+        wanted = {k: v for k, v in values.items() if v.expires_at is None or v.expires_at > moment}
+        present = rows.versions(tx, scope)
+        writes: list[tuple[Write, str | None]] = [(Write(key, None), None) for key in present if key not in wanted]
+        for key, value in wanted.items():
+            if present.get(key) != value.version:
+                body = self._blobs.get(value.blob) if value.blob is not None else value.body or b""
+                left = None if value.expires_at is None else value.expires_at - moment
+                writes.append((Write(key, body, value.meta, ttl=left), value.blob))
+        batch = rows.Batch(origin)
+        self._noted(tx, scope, writes, batch)
+        self._let_go(tx, batch)
+        return len(writes)
 
     def watch(self) -> Watch | None:
         # PostgreSQL has no counter of changes that would not make all writers wait for each other.
@@ -117,14 +136,30 @@ class SqlBackend:
             versions[place] = rows.write(tx, self._blobs, scope, *writes[place], batch)
         return versions
 
+    def _noted(
+        self, tx: Transaction, scope: str, writes: Sequence[tuple[Write, str | None]], batch: rows.Batch
+    ) -> list[int]:
+        self._note(tx, scope, [write.key for write, _ in writes])
+        return self._write(tx, scope, writes, batch)
+
+    def _clear(self, tx: Transaction, scope: str, batch: rows.Batch) -> int:
+        self._note(tx, scope, None)
+        return rows.clear(tx, scope, batch)
+
+    def _note(self, tx: Transaction, scope: str, keys: Sequence[str] | None) -> None:
+        if self._with_steps:
+            session_state.note(tx, scope, keys)
+
     def _in_batch(self, origin: Origin | None, work: Callable[[Transaction, rows.Batch], T]) -> T:
         """Run `work` in a transaction of its own. It goes in once, whatever happens to the COMMIT."""
+        origin = origin or _NOBODY
         tried: list[tuple[rows.Batch, T]] = []
 
         def transaction(tx: Transaction) -> T:
-            batch = rows.Batch(origin or Origin())
+            batch = rows.Batch(origin)
             result = work(tx, batch)
-            self._let_go(tx, batch)
+            if batch.freed:
+                self._let_go(tx, batch)
             tried.append((batch, result))
             return result
 
@@ -139,11 +174,7 @@ class SqlBackend:
 
     def _let_go(self, tx: Transaction, batch: rows.Batch) -> None:
         """Delete replaced blobs that nothing refers to, once it is certain that they were replaced."""
-        if batch.freed:
-            freed = batch.freed
-            tx.after_commit.append(
-                lambda: self._database.write(lambda tx: results.delete_unreferenced(tx, self._blobs, freed))
-            )
+        results.let_go(tx, self._database, self._blobs, batch.freed)
 
 
 class _Counter:

@@ -20,6 +20,7 @@ from celeriac.orchestration.cache import ResultCache
 from celeriac.orchestration.cache.sharing import StepCache
 from celeriac.orchestration.work import PutBack, Work
 from celeriac.storage import schema
+from celeriac.storage.blobs import BlobStore
 from celeriac.storage.database import Database
 
 Make = Callable[..., ResultCache]
@@ -34,7 +35,7 @@ def caches(url: str, folder: Path, **common: Any) -> Iterator[Make]:
         found = Settings.load({"data_dir": str(folder), "database_url": url, **common, **settings}, environ={})
         database = Database(found.database)
         schema.ensure(database)
-        made.append((ResultCache(found, database), database))
+        made.append((ResultCache(found, database, BlobStore(found.data_dir / "blobs")), database))
         return made[-1][0]
 
     try:
@@ -82,7 +83,7 @@ class Cached(Driver):
 
     def __init__(self, url: str, folder: Path, **settings: Any) -> None:
         super().__init__(url, folder, **settings)
-        self.cache = ResultCache(self.settings, self.engine.database)
+        self.cache = ResultCache(self.settings, self.engine.database, self.engine.blobs)
         self.cached = StepCache(self.engine, self.cache)
         #: Requests of the agents that were really run, in order.
         self.runs: list[Any] = []

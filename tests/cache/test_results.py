@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,31 @@ def test_a_damaged_result_is_a_miss(make: Make) -> None:
     here.put(key(here), ["x" * 5000] * 3)
     execute(here, "UPDATE cached_results SET body = x'28b52ffd00'")
     assert there.get(key(there)) is None
+
+
+def test_results_too_large_for_a_row_are_kept_as_blobs_that_go_with_them(make: Make) -> None:
+    here, there = make(inline_result_bytes=2000), make(inline_result_bytes=2000)
+    blobs = here._blobs
+    one, other = key(here, agent="a"), key(here, agent="b")
+    large, larger = _noise(20_000, 1), _noise(30_000, 2)
+    assert here.put(one, large, tags=["t"]) and here.put(other, large)
+    assert value(there, one) == large == value(there, other)
+    assert here.stats()["bytes"] > 20_000
+    assert len(list(blobs.hashes())) == 1, "equal results are one blob"
+    assert here.put(one, larger) and value(make(), one) == larger
+    here.invalidate(agent="b")
+    assert len(list(blobs.hashes())) == 1, "the blob of `key` now; what neither refers to any more is gone"
+    here.invalidate(everything=True)
+    assert list(blobs.hashes()) == [] and make().get(one) is None
+    assert here.put(one, large)
+    for name in blobs.hashes():
+        blobs.delete(name)
+    assert make().get(one) is None, "a blob that is not there is a miss"
+
+
+def _noise(size: int, seed: int) -> str:
+    """Text that cannot be compressed much."""
+    return random.Random(seed).randbytes(size).hex()
 
 
 def test_large_results_are_compressed_and_too_large_ones_refused(make: Make) -> None:

@@ -123,6 +123,14 @@ def test_checkpoints_are_listed_shown_compared_made_and_restored(cli: Cli, sessi
     assert cli("checkpoints", "show", f"{session}:999").exit_code == 2
 
 
+def test_checkpoints_show_the_state_of_their_session(cli: Cli, session: str) -> None:
+    cli("state", "set", f"session:{session}", "cursor", '{"page": 7}')
+    made = read(cli, "checkpoints", "create", session)["id"]
+    assert read(cli, "checkpoints", "show", made)["state"] == {"cursor": {"page": 7}}
+    shown = cli("checkpoints", "show", made).stdout
+    assert "cursor" in shown and '{"page": 7}' in shown
+
+
 def test_db_says_what_the_schema_is(cli: Cli, folder: Path) -> None:
     assert read(cli, "db", "status")["state"] == "empty"
     assert read(cli, "db", "upgrade")["before"] is None
