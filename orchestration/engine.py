@@ -21,6 +21,7 @@ from ..storage.blobs import BlobStore
 from ..storage.cache import counters
 from ..storage.database import Call, Database, Row, Transaction
 from ..storage.faults import point
+from ..storage.keys.codec import Codec
 from ..storage.presence import Presence
 from . import conflicts
 from .agents import AgentOutput, Registry
@@ -58,8 +59,9 @@ class Engine:
         self.settings = settings
         self.registry = registry
         self.database = database or Database(settings.database)
-        self.blobs = BlobStore(settings.data_dir / "blobs")
         self.keyring, self.guard = doors.open_for(settings)
+        self.database.codec = codec = Codec.load(settings, self.keyring)
+        self.blobs = BlobStore(settings.data_dir / "blobs", codec=codec)
         self.presence = Presence(settings.data_dir / "alive")
         self.bell = Bell()
         #: What reading sessions costs, kept at hand.
@@ -190,7 +192,7 @@ class Engine:
         self, tx: Transaction, claimed: steps.Claimed, whole: bool = True, just: tuple[str, bytes] | None = None
     ) -> Work:
         identity, permissions = self._identity(tx, claimed.session_id)
-        body = serial.decode(claimed.input or graph.input_of(tx, claimed.session_id, claimed.number))
+        body = serial.decode(graph.input_of(tx, claimed.session_id, claimed.number, claimed.input))
         blobs = self.blobs if whole else None
         lookup = Outputs(tx, blobs, identity, claimed.name, body.get("item"), self._recent, just)
         asked = body.get("request")

@@ -131,6 +131,11 @@ class Sessions:
         for name, value in (("user", user), ("tag", tag), ("type", type), ("words", words)):
             if value is not None:
                 check_text(name, value, 10_000)
+        if words is not None and self._engine.settings.encrypt == "all":
+            raise SessionError(
+                'sessions cannot be searched by words, because encrypt = "all" seals their queries, titles and notes; '
+                "list them by status, user, tag, type or time"
+            )
         after = _position(cursor, order)
         rows = self._engine.database.read(
             lambda tx: listing.listing(

@@ -24,6 +24,8 @@ from ..errors import StorageError
 from . import sqlite
 from .connections import Changes, Connections
 from .faults import point
+from .keys.codec import MARK, Body, Codec, refuse
+from .keys.sealing import is_sealed
 
 logger = logging.getLogger("celeriac.database")
 
@@ -82,10 +84,13 @@ Call = tuple[Query, Mapping[str, Any]]
 class Transaction:
     """One open transaction: runs statements on the driver's cursor. Rows are plain tuples."""
 
-    __slots__ = ("_cursor", "_dialect", "_later", "after_commit", "dialect_name")
+    __slots__ = ("_cursor", "_dialect", "_later", "after_commit", "codec", "dialect_name", "seals")
 
-    def __init__(self, cursor: Any, dialect: Dialect) -> None:
+    def __init__(self, cursor: Any, dialect: Dialect, codec: Codec | None = None) -> None:
         self._cursor = cursor
+        self.codec = codec
+        #: Whether what users' data can be in is sealed before it is written.
+        self.seals = codec is not None and codec.whole
         self._dialect = dialect
         self.dialect_name = dialect.name
         self._later: list[tuple[Query, Mapping[str, Any]]] = []
@@ -170,6 +175,34 @@ class Transaction:
         """The database's clock."""
         return float(self.value(_NOW))
 
+    # -- sealing: `what` is table.column, `key` the primary key of the row -------------------------------------------
+
+    def seal(self, body: Body, what: str, *key: object) -> Body:
+        """A text as it is written: sealed for its place, where all is sealed."""
+        if not self.seals or not body or self.codec is None:
+            return body
+        return self.codec.seal(body, what, *key)
+
+    def open(self, body: Body, what: str, *key: object) -> Body:
+        """A text as it was before it was sealed, if it was. Raises SealBroken and KeyMissing."""
+        if not body or not body.startswith(MARK):
+            return body
+        if self.codec is None:
+            raise refuse(what, key)
+        return self.codec.open(body, what, *key)
+
+    def seal_bytes(self, data: bytes, what: str, *key: object) -> bytes:
+        """As `seal`, for bytes."""
+        return data if not self.seals or self.codec is None else self.codec.seal_bytes(data, what, *key)
+
+    def open_bytes(self, data: bytes, what: str, *key: object) -> bytes:
+        """As `open`, for bytes of a kind that never begin as sealed ones do."""
+        if not is_sealed(data):
+            return data
+        if self.codec is None:
+            raise refuse(what, key)
+        return self.codec.open_bytes(data, what, *key)
+
 
 _NOW = Query(select(now()))
 
@@ -195,6 +228,8 @@ class Database:
         self._dialect = self._connections.engine.dialect
         #: Whether a commit may come to the disk later than it is answered. Without WAL it could leave a torn file.
         self._can_lag = self.is_sqlite and sqlite.describe()["sound"]
+        #: Seals and opens what is in rows; None: there are no keys.
+        self.codec: Codec | None = None
         if self.is_sqlite:
             self.path = Path(self.url.database or "").absolute()
 
@@ -283,7 +318,7 @@ class Database:
             if not synced:
                 cursor.execute("PRAGMA synchronous=NORMAL")
             cursor.execute(begin)
-            transaction = Transaction(cursor, self._dialect)
+            transaction = Transaction(cursor, self._dialect, self.codec)
             result = work(transaction)
             if write:
                 point("before-commit")

@@ -52,6 +52,7 @@ class Hot:
     completed_at: float | None
     priority: int
     saved_status: str = field(init=False)  # what the row says
+    saved_error: tuple[str, str] | None = field(init=False, default=None)  # the error, and how the row has it
 
     def __post_init__(self) -> None:
         self.saved_status = self.status
@@ -84,12 +85,21 @@ def lock(tx: Transaction, session_id: str) -> Hot | None:
 def lock_then(tx: Transaction, session_id: str, calls: Sequence[Call]) -> tuple[Hot | None, list[list[Row]]]:
     """Lock a session's row and run queries after it, in one round trip; gives the row, and the rows of each query."""
     rows, *others = tx.together([(_LOCK, {"session": session_id}), *calls])
-    return (Hot(*rows[0]) if rows else None), others
+    hot = Hot(*rows[0]) if rows else None
+    if hot is not None and hot.error is not None:
+        kept = hot.error
+        hot.error = tx.open(kept, "sessions.error", hot.id)
+        hot.saved_error = (hot.error, kept)
+    return hot, others
 
 
 def save(tx: Transaction, hot: Hot) -> None:
     """Write a locked session's hot row back."""
     values = {c: getattr(hot, c) for c in _CHANGING}
+    if hot.error is not None:
+        known = hot.saved_error
+        same = known is not None and known[0] == hot.error
+        values["error"] = known[1] if known is not None and same else tx.seal(hot.error, "sessions.error", hot.id)
     if hot.status == hot.saved_status:
         tx.later(_SAVE, [{"session": hot.id, **values}])
     else:
@@ -98,7 +108,8 @@ def save(tx: Transaction, hot: Hot) -> None:
 
 def identity(tx: Transaction, session_id: str) -> tuple[str, str, str, str] | None:
     """(id, query, user, correlation id): what never changes."""
-    return tx.row(_IDENTITY, session=session_id)
+    row = tx.row(_IDENTITY, session=session_id)
+    return None if row is None else (row[0], tx.open(row[1], "sessions.query", session_id), row[2], row[3])
 
 
 _STARTING = Query(select(_s.id).where(_s.id.like(bindparam("start"))).limit(3))
@@ -177,9 +188,17 @@ _BY_KEY = Query(select(_s.id, _s.fingerprint).where(_s.key == bindparam("wanted"
 
 def create(tx: Transaction, values: Mapping[str, Any], documents: Mapping[str, str], tags: Sequence[str]) -> None:
     """Insert an active session with its documents (JSON text by name) and tags."""
-    tx.run(_INSERT, **values)
-    tx.many(_PUT_DOCUMENT["insert"], [{"session": values["id"], "called": n, "text": b} for n, b in documents.items()])
-    tx.many(_ADD_TAG, [{"session": values["id"], "word": t} for t in dict.fromkeys(tags)])
+    own = values["id"]
+    tx.run(
+        _INSERT, **{**values, **{name: tx.seal(values[name], f"sessions.{name}", own) for name in ("query", "title")}}
+    )
+    bodies = [(name, _document(tx, own, name, body)) for name, body in documents.items()]
+    tx.many(_PUT_DOCUMENT["insert"], [{"session": own, "called": name, "text": body} for name, body in bodies])
+    tx.many(_ADD_TAG, [{"session": own, "word": t} for t in dict.fromkeys(tags)])
+
+
+def _document(tx: Transaction, session_id: str, name: str, body: str) -> str:
+    return tx.seal(body, "session_documents.body", session_id, name)
 
 
 def by_key(tx: Transaction, key: str) -> tuple[str, str] | None:
@@ -190,18 +209,19 @@ def by_key(tx: Transaction, key: str) -> tuple[str, str] | None:
 def put_document(tx: Transaction, session_id: str, name: str, body: str) -> None:
     """Write one of a session's documents, in place of the one of that name."""
     tx.run(_PUT_DOCUMENT["delete"], session=session_id, called=name)
-    tx.run(_PUT_DOCUMENT["insert"], session=session_id, called=name, text=body)
+    tx.run(_PUT_DOCUMENT["insert"], session=session_id, called=name, text=_document(tx, session_id, name, body))
 
 
 def document(tx: Transaction, session_id: str, name: str) -> str | None:
     """One of a session's documents as JSON text."""
     body: str | None = tx.value(_DOCUMENT, session=session_id, called=name)
-    return body
+    return tx.open(body, "session_documents.body", session_id, name)
 
 
 def documents(tx: Transaction, session_id: str) -> dict[str, str]:
     """All documents of a session: JSON text by name."""
-    return dict(tx.rows(_DOCUMENTS, session=session_id))
+    found = tx.rows(_DOCUMENTS, session=session_id)
+    return {name: tx.open(body, "session_documents.body", session_id, name) for name, body in found}
 
 
 def tags(tx: Transaction, session_id: str) -> list[str]:
@@ -231,6 +251,8 @@ def change(tx: Transaction, session_id: str, values: Mapping[str, Any]) -> None:
     unknown = values.keys() - set(_CHANGEABLE)
     if unknown:
         raise ValueError(f"not changeable: {sorted(unknown)}")
+    if "title" in values:
+        values = {**values, "title": tx.seal(values["title"], "sessions.title", session_id)}
     tx.run(update(sessions).where(_s.id == session_id).values(**values, updated_at=now()))
 
 
@@ -241,7 +263,13 @@ _GET = Query(select(*sessions.columns).where(_this))
 def get(tx: Transaction, session_id: str) -> dict[str, Any] | None:
     """A session's whole row."""
     row = tx.row(_GET, session=session_id)
-    return dict(zip(COLUMNS, row, strict=True)) if row else None
+    return opened(tx, row) if row else None
+
+
+def opened(tx: Transaction, row: Row) -> dict[str, Any]:
+    """A session's row by columns, in plain text."""
+    found = dict(zip(COLUMNS, row, strict=True))
+    return found | {name: tx.open(found[name], f"sessions.{name}", found["id"]) for name in ("query", "title", "error")}
 
 
 _COUNT = Query(select(func.count()).where(_s.status == literal_column("'active'")))

@@ -127,7 +127,7 @@ class KeyedValues:
 
     def _write(self, key: str, scope: str, value: Any, about: dict[str, Any], target: Schema, version: int) -> Write:
         body, _ = self._values.packed(scope, key, value, "sensitive" if about.get("sealed") else "standard")
-        meta = {**about, "schema": target.text, "run": self.run_id}
+        meta = {**about, "schema": target.text, "run": self.run_id, **({"sealed": True} if self._values.all else {})}
         return Write(key, body, serial.encode(meta).decode(), expected=version)
 
     def shown(self, old: Old) -> Callable[[Any], str]:

@@ -72,6 +72,8 @@ class Values:
     schemas: Schemas | None = None
     policy: Protects | None = None
     tenant: str = ""
+    #: Whether values of all classes are sealed.
+    all: bool = False
 
     def packed(self, scope: str, key: str, value: Any, class_: StateClass) -> tuple[bytes, str]:
         """What is kept of a value, and its meta. Raises NotSerializable, TooLarge, SchemaError and StateError."""
@@ -90,7 +92,7 @@ class Values:
         if self.policy is not None and self.policy.active:
             value = self.policy.apply(value, _place(scope, key))
         body = serial.encode(value, what, self.max_bytes)
-        if class_ == "sensitive":
+        if class_ == "sensitive" or self.all:
             if self.keyring is None:
                 raise StateError(f"{what} is of class sensitive, and there is no key: set keys_file or CELERIAC_KEYS")
             body = self.keyring.seal(body, place=_place(scope, key), tenant=self.tenant)

@@ -71,7 +71,7 @@ def _open(of: HasState) -> State:
     return State(
         backend,
         hot=hot,
-        values=Values(settings.max_state_bytes, of.keyring, schemas, of.guard),
+        values=Values(settings.max_state_bytes, of.keyring, schemas, of.guard, all=settings.encrypt == "all"),
         rules=Rules(settings.state_classes),
         ephemeral_seconds=settings.state_ephemeral_seconds,
     )
