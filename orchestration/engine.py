@@ -32,6 +32,7 @@ from .hinting import Hints
 from .memory import remembering
 from .memory.memory import PersistentAgentState
 from .outputs import Outputs, Recent
+from .quotas import Quotas
 from .references import render
 from .session_cache import SessionCache
 from .state import stepstate
@@ -62,6 +63,7 @@ class Engine:
         self.keyring, self.guard = doors.open_for(settings)
         self.database.codec = codec = Codec.load(settings, self.keyring)
         self.blobs = BlobStore(settings.data_dir / "blobs", codec=codec)
+        self.quotas = Quotas(settings)
         self.presence = Presence(settings.data_dir / "alive")
         self.bell = Bell()
         #: What reading sessions costs, kept at hand.
@@ -208,12 +210,14 @@ class Engine:
     def finish(self, work: Work, output: AgentOutput, carry: bool = False, queue: str | None = None) -> Work | None:
         """Record a step's output, once, and with `carry` claim the next step of its session in the same transaction.
 
-        Raises Lost, and writes nothing, if the claim is no longer this worker's; NotSerializable, TooLarge, AgentError
-        and PlanError for an output that cannot be recorded.
+        Raises Lost, and writes nothing, if the claim is no longer this worker's; NotSerializable, TooLarge, AgentError,
+        PlanError and QuotaExceeded for an output that cannot be recorded.
         """
         c = work.claimed
         doors.guard_output(self.guard, work, output)
         data = serial.encode(output.data, what=f"output of {c.name}", limit=self.settings.max_result_bytes)
+        if self.quotas.on and len(data) > self.settings.inline_result_bytes:  # before a blob is written for nothing
+            self.database.read(lambda tx: self._check_quotas(tx, sessions.look(tx, c.session_id), len(data), True))
         stored = results.store(data, self.blobs, self.settings.inline_result_bytes)
 
         self._recent.keep(c.session_id, c.number, c.epoch, data)
@@ -227,6 +231,11 @@ class Engine:
             mine, *more = turn.found
             if not mine:
                 raise _lost(c)
+            if self.quotas.on:
+                user = self._check_quotas(turn.tx, turn.hot, stored.size, stored.blob is not None)
+                turn.tx.after_commit.append(lambda: self.quotas.note(user, stored.size))
+            turn.hot.stored_bytes += stored.size
+            turn.hot.stored_blobs += stored.blob is not None
             results.record(turn.tx, self.blobs, c.session_id, c.number, c.epoch, stored, output.confidence, output.cost)
             if work.hit is not None:
                 counters.save(turn.tx, c, work.hit.entry.seconds, work.hit.entry.cost)
@@ -251,6 +260,14 @@ class Engine:
             return self._conclude(turn, settling, carry, queue, work.inline, just, more.pop() if more else None)
 
         return self._next(c, record, queue, first)
+
+    def _check_quotas(self, tx: Transaction, hot: sessions.Hot | None, size: int, blob: bool) -> str:
+        """Raise QuotaExceeded where so much more is too much; gives whose session it is."""
+        if hot is None:
+            return ""
+        (_, _, user, _), _ = self._identity(tx, hot.id)
+        self.quotas.check(tx, hot, user, size, blob)
+        return user
 
     def fail(
         self, work: Work, error: BaseException, retry: bool = True, carry: bool = False, queue: str | None = None
@@ -332,6 +349,7 @@ class Engine:
         for body in bodies:
             seq = turn.event("step.partial", step=c.name, component="agent", data=serial.decode(body))
             rows.append({"seq": seq, "number": c.number, "agent": c.agent, "body": body})
+            turn.hot.stored_bytes += len(body)
         results.add_partials(turn.tx, c.session_id, rows)
         turn.tx.after_commit.append(lambda: _drop(work.partials, len(bodies)))
 

@@ -12,7 +12,16 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import AgentError, CallFailed, CallMismatch, NotSerializable, PermissionMissing, PlanError, TooLarge
+from ..errors import (
+    AgentError,
+    CallFailed,
+    CallMismatch,
+    NotSerializable,
+    PermissionMissing,
+    PlanError,
+    QuotaExceeded,
+    TooLarge,
+)
 from ..storage import serial
 from .agents import Agent, AgentOutput, Finding, granted
 from .context import Context
@@ -22,7 +31,16 @@ from .sizes import check_requests
 from .state.stepstate import HeldFailed
 
 #: Faults that another attempt cannot mend.
-FINAL_FAULTS = (PermissionMissing, PlanError, AgentError, CallFailed, CallMismatch, NotSerializable, TooLarge)
+FINAL_FAULTS = (
+    PermissionMissing,
+    PlanError,
+    AgentError,
+    CallFailed,
+    CallMismatch,
+    NotSerializable,
+    TooLarge,
+    QuotaExceeded,
+)
 #: Why what an agent gave cannot be recorded: another attempt may meet other state than this one did.
 UNRECORDABLE = (*FINAL_FAULTS, HeldFailed)
 

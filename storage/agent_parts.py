@@ -257,6 +257,15 @@ def replace_all(tx: Transaction, session_id: str, bodies: Mapping[str, str]) -> 
     tx.many(_ADD, parts)
 
 
+def rewrite(tx: Transaction, session_id: str, bodies: Mapping[str, str]) -> None:
+    """Write parts, as `all_of` gives them, in the place of those of their names."""
+    for name, body in bodies.items():
+        agent, part = name.split("\0", 1)
+        if part:
+            text = tx.seal(body, _BODY, session_id, agent, part)
+            tx.run(_CHANGE, session=session_id, named=agent, which=part, text=text)
+
+
 def _in_parts(bodies: Mapping[str, str]) -> dict[str, str]:
     """With those of older checkpoints, whose agents had one plain object each, brought into parts."""
     found = {}

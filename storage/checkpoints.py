@@ -8,6 +8,7 @@ swapped or missing row is refused.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -216,6 +217,35 @@ def state_at(tx: Transaction, session_id: str, number: int) -> State:
     for body in bodies[1:]:
         state.apply(_unpack(body))
     return state
+
+
+_EVERY = Query(
+    select(_c.number, _c.base, _c.body, _c.digest).where(_c.session_id == bindparam("session")).order_by(_c.number)
+)
+
+
+def states(tx: Transaction, session_id: str) -> Iterator[tuple[int, State]]:
+    """All checkpoints of a session with their states, in order. Raises CheckpointDamaged, SealBroken, KeyMissing."""
+    base, last, whole = 0, 0, b""
+    changes: list[bytes] = []
+    for number, own_base, kept, digest in tx.rows(_EVERY, session=session_id):
+        body = _plain(tx, session_id, number, own_base, bytes(kept), bytes(digest))
+        if own_base == number:
+            base, whole, changes = number, body, []
+        elif own_base != base or number != last + 1:
+            raise CheckpointDamaged(f"checkpoint {number} of session {session_id}: one before it is missing")
+        else:
+            changes.append(body)
+        last = number
+        state = State.unpacked(whole)
+        for change in changes:
+            state.apply(_unpack(change))
+        yield number, state
+
+
+def replace(tx: Transaction, session_id: str, number: int, state: State) -> None:
+    """Write a checkpoint anew, as one that stands on its own."""
+    _rebase(tx, session_id, number, number, state.packed())
 
 
 _MARK = Query(

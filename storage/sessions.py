@@ -51,6 +51,8 @@ class Hot:
     epoch_floor: int
     completed_at: float | None
     priority: int
+    stored_bytes: int
+    stored_blobs: int
     saved_status: str = field(init=False)  # what the row says
     saved_error: tuple[str, str] | None = field(init=False, default=None)  # the error, and how the row has it
 
@@ -62,6 +64,7 @@ class Hot:
 HOT = tuple(f.name for f in fields(Hot) if f.init)
 _HOT = tuple(_s[c] for c in HOT)
 _LOCK = Query(select(*_HOT).where(_this).with_for_update())
+_LOOK = Query(select(*_HOT).where(_this))
 _CHANGING = tuple(c for c in HOT if c not in ("id", "status", "correlation_id", "priority"))
 
 
@@ -91,6 +94,12 @@ def lock_then(tx: Transaction, session_id: str, calls: Sequence[Call]) -> tuple[
         hot.error = tx.open(kept, "sessions.error", hot.id)
         hot.saved_error = (hot.error, kept)
     return hot, others
+
+
+def look(tx: Transaction, session_id: str) -> Hot | None:
+    """The row of a session as it is, without a lock: to be looked at, not to be saved."""
+    row = tx.row(_LOOK, session=session_id)
+    return Hot(*row) if row else None
 
 
 def save(tx: Transaction, hot: Hot) -> None:
@@ -280,6 +289,14 @@ _INACTIVE = Query(
         _s.updated_at < now() - bindparam("idle"),
     )
 )
+_OPEN_OF = Query(
+    select(func.count()).where(
+        _s.user == bindparam("whose"), _s.status.in_([literal_column("'active'"), literal_column("'paused'")])
+    )
+)
+_BYTES_OF = Query(select(func.coalesce(func.sum(_s.stored_bytes), 0)).where(_s.user == bindparam("whose")))
+#: Two transactions that start a session for one user count one after the other.
+_ALONE = Query(text("SELECT pg_advisory_xact_lock(7201462, hashtext(:whose))"))
 _OWNED = (
     session_documents, session_tags, steps, step_inputs, edges, results, agent_states, partial_results, findings,
     conflicts, checkpoints, events, outbox, agent_parts, cache_waiters, cache_savings, agent_turns,
@@ -297,6 +314,18 @@ def active_count(tx: Transaction) -> int:
 def inactive(tx: Transaction, idle: float) -> list[str]:
     """Ids of active and paused sessions that are not pinned and have not changed for `idle` seconds."""
     return [row[0] for row in tx.rows(_INACTIVE, idle=idle)]
+
+
+def open_of(tx: Transaction, user: str) -> int:
+    """How many active and paused sessions a user has; until the transaction ends, nobody else counts them."""
+    if tx.dialect_name == "postgresql":
+        tx.rows(_ALONE, whose=user)
+    return int(tx.value(_OPEN_OF, whose=user))
+
+
+def bytes_of(tx: Transaction, user: str) -> int:
+    """Bytes of outputs and partial results in all sessions of a user."""
+    return int(tx.value(_BYTES_OF, whose=user))
 
 
 def erase(tx: Transaction, session_id: str) -> bool:

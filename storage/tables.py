@@ -68,6 +68,9 @@ sessions = Table(
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column("completed_at", Double),
+    # outputs and partial results that were recorded, as bytes of JSON, and how many of them as blobs
+    Column("stored_bytes", BigInteger, nullable=False, server_default=text("0")),
+    _count("stored_blobs"),
     Index("sessions_by_status", "status", "id"),
     Index("sessions_by_user", "user", "id"),
     **_TOGETHER,

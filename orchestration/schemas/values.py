@@ -128,7 +128,24 @@ class KeyedValues:
     def _write(self, key: str, scope: str, value: Any, about: dict[str, Any], target: Schema, version: int) -> Write:
         body, _ = self._values.packed(scope, key, value, "sensitive" if about.get("sealed") else "standard")
         meta = {**about, "schema": target.text, "run": self.run_id, **({"sealed": True} if self._values.all else {})}
-        return Write(key, body, serial.encode(meta).decode(), expected=version)
+        text = serial.encode(meta).decode()
+        return Write(key, body, text, expected=version, bind=self._values.binding(scope, key, body, text))
+
+    def back(self, old: Old) -> Write:
+        """What puts an old value back: as it was, but sealed for its new version."""
+        entry = Entry(old.body or b"", old.version, old.meta)
+        if _about(old.meta).get("sealed"):
+            write = self._values.renewed(old.scope, old.key, entry, anew=True)
+            if write is not None:
+                return replace(write, meta=old.meta, expected=old.new_version)
+        return Write(old.key, old.body, old.meta, expected=old.new_version)
+
+    def is_back(self, old: Old, entry: Entry | None) -> bool:
+        """Whether an entry holds the old value, and says the same of it."""
+        if entry is None or entry.meta != old.meta or old.body is None:
+            return False
+        before = Entry(old.body, old.version, old.meta)
+        return self._values.plain(old.scope, old.key, entry) == self._values.plain(old.scope, old.key, before)
 
     def shown(self, old: Old) -> Callable[[Any], str]:
         """How values within a key may be shown: of what is sealed only the kind, of others what the guard lets."""

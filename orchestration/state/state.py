@@ -17,7 +17,7 @@ from .places import Places
 from .scopes import Scope, check_key, check_prefix
 
 #: Names of tenants' scopes begin so in a backend; no scope of a State without a tenant does.
-_TENANT: Final = "tenant:"
+TENANT: Final = "tenant:"
 
 
 class Access(Protocol):
@@ -61,7 +61,7 @@ class State:
         """The state of one tenant, which shows nothing of any other's; an empty name means the one without."""
         other = copy.copy(self)
         # The scope of a step is written so that its first id ends at the first slash, whatever it holds.
-        other._prefix = f"{_TENANT}{str(Scope.step(tenant, '-'))[5:-1]}" if tenant else ""
+        other._prefix = f"{TENANT}{str(Scope.step(tenant, '-'))[5:-1]}" if tenant else ""
         other.values = replace(self.values, tenant=tenant)
         return other
 
@@ -248,7 +248,7 @@ class State:
         if ttl is not None and not 0 < ttl < 1e10:
             raise StateError(f"ttl is {ttl!r}; it must be a number of seconds over 0")
         body, meta = self.values.packed(name, key, value, class_)
-        return Write(key, body, meta, ttl=ttl)
+        return Write(key, body, meta, ttl=ttl, bind=self.values.binding(name, key, body, meta) if meta else None)
 
     def updating(
         self,

@@ -1,0 +1,80 @@
+"""Quotas: how much one session and one user may have. What a step records is counted in its session's row, in the
+statement that writes that row anyway; who sets no quota pays nothing more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import Final
+
+from ..config import Settings
+from ..errors import QuotaExceeded
+from ..storage import sessions
+from ..storage.database import Transaction
+from ..storage.sessions import Hot
+
+#: What a user has in all sessions is summed up again after so many seconds, and before anything is refused.
+KNOWN_SECONDS: Final = 2.0
+_MOST_USERS: Final = 10_000
+
+
+class Quotas:
+    """The quotas of the settings (0: none). Safe in threads: a count that is lost is read anew."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._sessions = settings.quota_user_sessions
+        self._user_bytes = settings.quota_user_bytes
+        self._bytes = settings.quota_session_bytes
+        self._blobs = settings.quota_session_blobs
+        #: Whether what a step records has to be looked at.
+        self.on = bool(self._user_bytes or self._bytes or self._blobs)
+        self._users: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def admit(self, tx: Transaction, user: str) -> None:
+        """Raise QuotaExceeded if a user may not have one more open session."""
+        if not self._sessions:
+            return
+        count = sessions.open_of(tx, user)
+        if count >= self._sessions:
+            raise QuotaExceeded(
+                f"quota_user_sessions: user {user!r} has {count} active or paused sessions; at most {self._sessions} "
+                "are allowed"
+            )
+
+    def check(self, tx: Transaction, hot: Hot, user: str, size: int, blob: bool) -> None:
+        """Raise QuotaExceeded if a session may not record so many bytes more, in a blob or not."""
+        if self._bytes and hot.stored_bytes + size > self._bytes:
+            raise _refused("quota_session_bytes", f"session {hot.id}", hot.stored_bytes, size, self._bytes, "bytes")
+        if self._blobs and blob and hot.stored_blobs >= self._blobs:
+            raise _refused("quota_session_blobs", f"session {hot.id}", hot.stored_blobs, 1, self._blobs, "blobs")
+        if self._user_bytes:
+            used = self._used_by(tx, user, size)
+            if used + size > self._user_bytes:
+                raise _refused("quota_user_bytes", f"user {user!r}", used, size, self._user_bytes, "bytes")
+
+    def note(self, user: str, size: int) -> None:
+        """Count bytes that a session of a user records."""
+        if user in self._users:
+            at, used = self._users[user]
+            self._users[user] = (at, used + size)
+
+    def _used_by(self, tx: Transaction, user: str, size: int) -> int:
+        """Bytes that a user has in all sessions, as of some seconds ago with what was recorded here since; as of now
+        where that would be too many.
+        """
+        known = self._users.get(user)
+        now = time.monotonic()
+        if known is not None and now - known[0] < KNOWN_SECONDS and known[1] + size <= self._user_bytes:
+            return known[1]
+        used = sessions.bytes_of(tx, user)
+        self._users[user] = (now, used)
+        if len(self._users) > _MOST_USERS:
+            self._users.popitem(last=False)
+        return used
+
+
+def _refused(quota: str, whose: str, used: int, more: int, allowed: int, unit: str) -> QuotaExceeded:
+    return QuotaExceeded(
+        f"{quota}: {whose} uses {used:,} {unit} and needs {more:,} more; at most {allowed:,} are allowed"
+    )

@@ -1,0 +1,132 @@
+"""Keyed state that lies plain, brought under seal, and fields that a rule sealed inside of sealed values, brought under
+the active key. What only has to be wrapped anew is left to `storage.keys.rewrapping` and `restating`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+from sqlalchemy import bindparam, select, update
+
+from ...errors import CeleriacError
+from ...storage.database import Database, Query, Transaction
+from ...storage.keys.rewrapping import Tally, fields_rewrapped
+from ...storage.keys.sealing import KeyRing
+from ...storage.migration_runs import migrated_values
+from ...storage.states.protocol import Entry, Listing, Origin, StateConflict, Write
+from ...storage.states.sql import SqlBackend
+from ...storage.states.tables import state_values
+from .scopes import Scope
+from .state import TENANT, State
+
+#: Keys that are read at once.
+BATCH = 100
+_ROW = Query(
+    update(state_values)
+    .where(
+        state_values.c.scope == bindparam("owner"),
+        state_values.c.key == bindparam("name"),
+        state_values.c.version == bindparam("at"),
+        state_values.c.blob.is_(None),
+    )
+    .values(body=None, packed=bindparam("bytes"), size=bindparam("length"), meta=bindparam("about"))
+)
+_v = migrated_values.c
+_KEPT = Query(
+    select(_v.run_id, _v.scope, _v.key, _v.body, _v.meta, _v.version).where(_v.body.is_not(None)).limit(BATCH)
+)
+_KEEP = Query(
+    update(migrated_values)
+    .where(_v.run_id == bindparam("run"), _v.scope == bindparam("owner"), _v.key == bindparam("name"))
+    .values(body=None, packed=bindparam("bytes"), meta=bindparam("about"))
+)
+
+
+def cover(
+    state: State, database: Database, keyring: KeyRing, told: Callable[[Tally], None] = lambda tally: None
+) -> Tally:
+    """Go through all values of a state, and through old ones that runs of migrations keep in `database`.
+
+    In the database values keep their versions: only how they lie is changed. Raises CeleriacError for a backend that
+    cannot list its scopes.
+    """
+    tally = Tally()
+    backend = state.places.backend
+    if not isinstance(backend, Listing):
+        raise CeleriacError(
+            f"{type(backend).__name__} cannot list its scopes, so that what lies plain in it cannot be found; write "
+            "its values anew"
+        )
+    for scope, keys in _places(state):
+        own, name = _owner(state, scope)
+        for key, entry in backend.get(scope, keys).items():
+            _cover_one(own, scope, name, key, entry, keyring, tally)
+        told(tally)
+    if state.values.all:
+        while count := database.write(partial(_cover_kept, state=state)):
+            tally.sealed += count
+    return tally
+
+
+def _places(state: State) -> Iterator[tuple[str, list[str]]]:
+    backend = state.places.backend
+    for scope in backend.scopes() if isinstance(backend, Listing) else ():
+        after = ""
+        while keys := backend.keys(scope, "", after, BATCH):
+            yield scope, keys
+            after = keys[-1]
+
+
+def _owner(state: State, scope: str) -> tuple[State, str]:
+    """The state of the tenant that a backend's scope belongs to, and the scope's own name."""
+    if not scope.startswith(TENANT):
+        return state, scope
+    tenant, _, name = scope.removeprefix(TENANT).partition("/")
+    return state.of_tenant(Scope.parse(f"step:{tenant}/-").ids[0]), name
+
+
+def _cover_one(state: State, scope: str, name: str, key: str, entry: Entry, keyring: KeyRing, tally: Tally) -> None:
+    if entry.passing:
+        return
+    what = f"state {scope} {key!r}"
+    try:
+        write = state.values.renewed(name, key, entry, lambda text: fields_rewrapped(text, what, keyring))
+    except CeleriacError as fault:
+        tally.refused.append(str(fault))
+        return
+    if write is None or not _written(state, scope, entry, write):
+        return
+    if '"sealed"' in entry.meta:
+        tally.rewrapped += 1
+    else:
+        tally.sealed += 1
+
+
+def _written(state: State, scope: str, entry: Entry, write: Write) -> bool:
+    """Write an entry in another form; False if somebody changed it meanwhile."""
+    backend = state.places.backend
+    if isinstance(backend, SqlBackend):
+        data = write.bind(entry.version) if write.bind is not None else write.body or b""
+        values = {"owner": scope, "name": write.key, "at": entry.version}
+
+        def work(tx: Transaction) -> int:
+            return tx.run(_ROW, **values, bytes=data, length=len(data), about=write.meta)
+
+        if backend.database.write(work):
+            return True
+    try:
+        backend.put(scope, [replace(write, expected=entry.version)], Origin("seal"))
+    except StateConflict:
+        return False
+    return True
+
+
+def _cover_kept(tx: Transaction, state: State) -> int:
+    rows = tx.rows(_KEPT)
+    for run_id, scope, key, body, meta, version in rows:
+        write = state.values.renewed(scope, key, Entry(body.encode(), version, meta))
+        assert write is not None
+        tx.run(_KEEP, run=run_id, owner=scope, name=key, bytes=write.body, about=write.meta)
+    return len(rows)
