@@ -115,6 +115,14 @@ def save(tx: Transaction, hot: Hot) -> None:
         tx.later(_SAVE_MOVED, [{"session": hot.id, "status": hot.status, **values}])
 
 
+_NO_BASE = Query(update(sessions).where(_this).values(checkpoint_base=0))
+
+
+def start_chain_anew(tx: Transaction, session_id: str) -> None:
+    """Let the next checkpoint of a locked session be a full one. For those who look at it, nothing has changed."""
+    tx.run(_NO_BASE, session=session_id)
+
+
 def identity(tx: Transaction, session_id: str) -> tuple[str, str, str, str] | None:
     """(id, query, user, correlation id): what never changes."""
     row = tx.row(_IDENTITY, session=session_id)

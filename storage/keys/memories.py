@@ -55,8 +55,7 @@ def _is_behind(tx: Transaction, session_id: str, active: str, tally: Tally) -> b
 
 
 def _bring(tx: Transaction, session_id: str, keyring: KeyRing) -> bool:
-    hot = sessions.lock(tx, session_id)
-    if hot is None:
+    if sessions.lock(tx, session_id) is None:
         return False
     place = f"a memory or checkpoint of session {session_id}"
     known: dict[str, str] = {}  # equal fields stay equal, so that differences between memories stay what they are
@@ -70,6 +69,5 @@ def _bring(tx: Transaction, session_id: str, keyring: KeyRing) -> bool:
         state.agents = brought(state.agents)
         state.inputs = {n: fields_rewrapped(body, place, keyring, known) for n, body in state.inputs.items()}
         checkpoints.replace(tx, session_id, number, state)
-    hot.checkpoint_base = 0  # the next one is a full one
-    sessions.save(tx, hot)
+    sessions.start_chain_anew(tx, session_id)
     return True

@@ -33,6 +33,8 @@ from .sealing import KeyRing
 BATCH: Final = 200
 #: A sealed field inside JSON text, as the guard's policy writes it.
 _TOKEN: Final = re.compile(r'\{"\$sealed":"((?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?)"\}')
+#: A record of a change of keyed state that tells no value.
+_SIZES: Final = re.compile(r'\{"bytes":\d+(,"sealed":true)?(,"sha256":"[0-9a-f]{64}")?\}')
 #: What is counted in the place of a key where the object does not say one.
 DAMAGED: Final = "(damaged)"
 
@@ -173,7 +175,7 @@ class _Change:
         if body.startswith(MARK):
             return self._renewed(body, key)
         after: str | None = None if self._place in _WITH_CHECKPOINTS else self._fields(body, what)
-        if self.covers and body:
+        if self.covers and body and not _SIZES.fullmatch(body):
             return self._codec.seal(after or body, self._what, *key)
         return after
 
