@@ -316,6 +316,10 @@ def test_fields_that_a_rule_sealed_are_brought_along_in_memories_and_checkpoints
         state = session.reveal(session.checkpoint_state(one["number"]))
         assert all(memory["config"]["first"] == {"pin": "5678"} for memory in state["agents"].values())
     assert session.reveal(session.output("s0"))["pin"] == "9"
+    (first, *_, last) = [
+        one["number"] for one in session.checkpoints() if "first" in str(session.checkpoint_state(one["number"]))
+    ]
+    assert not [one for one in session.diff(first, last) if ".first" in one["path"]]
     assert len(list(after.engine.blobs.hashes())) == 6
     assert rotating.rotate(after.engine, KeyRing(NEW)).rewrapped == 0
 
