@@ -97,7 +97,7 @@ def lock_then(tx: Transaction, session_id: str, calls: Sequence[Call]) -> tuple[
 
 
 def look(tx: Transaction, session_id: str) -> Hot | None:
-    """The row of a session as it is, without a lock: to be looked at, not to be saved."""
+    """The row of a session as it lies, without a lock: to see its numbers, not to be saved."""
     row = tx.row(_LOOK, session=session_id)
     return Hot(*row) if row else None
 

@@ -10,6 +10,7 @@ from ...storage.blobs import BlobStore
 from ...storage.database import Database
 from ...storage.keys.sealing import KeyRing
 from ...storage.states.opening import open_backend
+from ...storage.states.sql import SqlBackend
 from ..guard import Policy
 from ..schemas import schemas
 from .classes import Rules, Values
@@ -65,6 +66,8 @@ def _open(of: HasState) -> State:
     settings = of.settings
     inline = settings.inline_result_bytes
     backend = open_backend(settings.state_url, of.database, of.blobs, inline)
+    if isinstance(backend, SqlBackend):
+        backend.database.codec = of.database.codec  # also where it is another database
     hot = None
     if settings.state_url.partition(":")[0] not in ("memory", "redis", "rediss", "unix"):
         hot = open_backend(settings.redis_url or "memory:", of.database, of.blobs, inline)

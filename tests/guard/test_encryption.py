@@ -189,6 +189,11 @@ def test_no_secret_lies_plain_in_rows_files_and_blobs_and_all_of_it_reads_as_bef
     assert len(driver.sessions.list(user="ana", tag="tag")) == 6
 
 
+def test_no_text_can_pass_for_a_sealed_one(make: Make) -> None:
+    with pytest.raises(SessionError, match="title begins with ~CLS1~"):
+        make(encrypt="sensitive").sessions.create("q", title="~CLS1~QUJD")
+
+
 def test_findings_of_before_and_after_disagree(make: Make) -> None:
     plain, sealed = make(encrypt="sensitive"), make()
     for driver in (plain, sealed):
@@ -440,3 +445,26 @@ def test_a_process_without_keys_says_what_is_missing_at_every_door(make: Make, t
             door()
         assert raised.type is KeyMissing, name
     bare.close()
+
+
+def test_plain_state_of_tenants_and_of_other_places_is_brought_under_seal(make: Make, tmp_path: Path) -> None:
+    for url in ("", f"file://{tmp_path}/state", f"sqlite:///{tmp_path}/other.db"):
+        plain, hide = make(encrypt="sensitive", state_url=url), Secrets()
+        states = [plain.engine.state, plain.engine.state.of_tenant("a/b%")]
+        values = [{"a": hide()}, [hide()] * 1000]
+        for state in states:
+            for n, value in enumerate(values):
+                state.set("step:w/s%2F", f"k{n}", value)
+            state.set("global", "s", hide(), state_class="sensitive")
+        versions = [state.get_versioned("step:w/s%2F", "k0")[1] for state in states]
+        sealed = make(state_url=url)
+        tally = rotating.rotate(sealed.engine, KeyRing(OLD))
+        assert tally.refused == [] and tally.sealed >= 4
+        again = make(state_url=url).engine.state
+        for state, version in zip((again, again.of_tenant("a/b%")), versions, strict=True):
+            assert [state.get("step:w/s%2F", f"k{n}") for n in range(2)] == values
+            assert url.startswith("file") or state.get_versioned("step:w/s%2F", "k0")[1] == version
+        database = again.places.backend.database if not url.startswith("file") else sealed.engine.database
+        assert hide.in_(rows(database)) == []
+        if url.startswith("file"):
+            assert all(hide.in_(data) == [] for name, data in on_disk(database, tmp_path / "state"))
