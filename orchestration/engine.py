@@ -23,7 +23,7 @@ from ..storage.database import Call, Database, Row, Transaction
 from ..storage.faults import point
 from ..storage.keys.codec import Codec
 from ..storage.presence import Presence
-from . import conflicts
+from . import conflicts, quotas
 from .agents import AgentOutput, Registry
 from .bell import Bell
 from .expansion import ERROR_CHARACTERS, Settling, is_of_plan
@@ -32,7 +32,6 @@ from .hinting import Hints
 from .memory import remembering
 from .memory.memory import PersistentAgentState
 from .outputs import Outputs, Recent
-from .quotas import Quotas
 from .references import render
 from .session_cache import SessionCache
 from .state import stepstate
@@ -63,7 +62,7 @@ class Engine:
         self.keyring, self.guard = doors.open_for(settings)
         self.database.codec = codec = Codec.load(settings, self.keyring)
         self.blobs = BlobStore(settings.data_dir / "blobs", codec=codec)
-        self.quotas = Quotas(settings)
+        self.quotas = quotas.Quotas(settings)
         self.presence = Presence(settings.data_dir / "alive")
         self.bell = Bell()
         #: What reading sessions costs, kept at hand.
@@ -216,9 +215,7 @@ class Engine:
         c = work.claimed
         doors.guard_output(self.guard, work, output)
         data = serial.encode(output.data, what=f"output of {c.name}", limit=self.settings.max_result_bytes)
-        if self.quotas.on and len(data) > self.settings.inline_result_bytes:  # before a blob is written for nothing
-            self.database.read(lambda tx: self._check_quotas(tx, sessions.look(tx, c.session_id), len(data), True))
-        stored = results.store(data, self.blobs, self.settings.inline_result_bytes)
+        stored = quotas.store(self, c.session_id, data)
 
         self._recent.keep(c.session_id, c.number, c.epoch, data)
         first = [steps.finishing(c, cached=work.hit is not None)]
@@ -231,11 +228,7 @@ class Engine:
             mine, *more = turn.found
             if not mine:
                 raise _lost(c)
-            if self.quotas.on:
-                user = self._check_quotas(turn.tx, turn.hot, stored.size, stored.blob is not None)
-                turn.tx.after_commit.append(lambda: self.quotas.note(user, stored.size))
-            turn.hot.stored_bytes += stored.size
-            turn.hot.stored_blobs += stored.blob is not None
+            quotas.count(self, turn, stored)
             results.record(turn.tx, self.blobs, c.session_id, c.number, c.epoch, stored, output.confidence, output.cost)
             if work.hit is not None:
                 counters.save(turn.tx, c, work.hit.entry.seconds, work.hit.entry.cost)
@@ -261,13 +254,9 @@ class Engine:
 
         return self._next(c, record, queue, first)
 
-    def _check_quotas(self, tx: Transaction, hot: sessions.Hot | None, size: int, blob: bool) -> str:
-        """Raise QuotaExceeded where so much more is too much; gives whose session it is."""
-        if hot is None:
-            return ""
-        (_, _, user, _), _ = self._identity(tx, hot.id)
-        self.quotas.check(tx, hot, user, size, blob)
-        return user
+    def user_of(self, tx: Transaction, session_id: str) -> str:
+        """Whose session it is."""
+        return self._identity(tx, session_id)[0][2]
 
     def fail(
         self, work: Work, error: BaseException, retry: bool = True, carry: bool = False, queue: str | None = None

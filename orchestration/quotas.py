@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..config import Settings
 from ..errors import QuotaExceeded
-from ..storage import sessions
+from ..storage import results, sessions
 from ..storage.database import Transaction
 from ..storage.sessions import Hot
+from .turn import Turn
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 #: What a user has in all sessions is summed up again after so many seconds, and before anything is refused.
 KNOWN_SECONDS: Final = 2.0
@@ -72,6 +76,31 @@ class Quotas:
         if len(self._users) > _MOST_USERS:
             self._users.popitem(last=False)
         return used
+
+
+def store(engine: Engine, session_id: str, data: bytes) -> results.Stored:
+    """An output, as JSON, ready to be recorded in a session: large ones are written as blobs. Raises QuotaExceeded."""
+    inline, quotas = engine.settings.inline_result_bytes, engine.quotas
+    if quotas.on and len(data) > inline:  # before a blob is written for nothing
+
+        def look(tx: Transaction) -> None:
+            hot = sessions.look(tx, session_id)
+            if hot is not None:
+                quotas.check(tx, hot, engine.user_of(tx, session_id), len(data), blob=True)
+
+        engine.database.read(look)
+    return results.store(data, engine.blobs, inline)
+
+
+def count(engine: Engine, turn: Turn, stored: results.Stored) -> None:
+    """Count an output that a turn records. Raises QuotaExceeded."""
+    hot, quotas = turn.hot, engine.quotas
+    if quotas.on:
+        user = engine.user_of(turn.tx, hot.id)
+        quotas.check(turn.tx, hot, user, stored.size, stored.blob is not None)
+        turn.tx.after_commit.append(lambda: quotas.note(user, stored.size))
+    hot.stored_bytes += stored.size
+    hot.stored_blobs += stored.blob is not None
 
 
 def _refused(quota: str, whose: str, used: int, more: int, allowed: int, unit: str) -> QuotaExceeded:

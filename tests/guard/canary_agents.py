@@ -91,6 +91,8 @@ def tell(request: dict[str, Any], ctx: Any) -> AgentOutput:
     for number, class_ in enumerate(("ephemeral", "trusted", "standard", "sensitive")):
         ctx.state.set(class_, {"text": said[5 + number]}, state_class=class_)
     ctx.state.update("grows", lambda value: [*(value or []), said[9]])
+    ctx.once("look up", lambda: {"text": request["text"]})
+    ctx.call("canary.wide", {"text": request["text"]}, name="look wide")
     if ctx.attempt == 1:
         raise ValueError(f"cannot use {said[10]}") from KeyError(said[11])
     return AgentOutput(

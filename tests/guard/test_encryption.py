@@ -86,6 +86,8 @@ def add_agents(driver: Driver) -> None:
         ctx.memory["free"] = [next(said)]
         ctx.memory.save()
         ctx.state.set("seen", {"a": next(said)})
+        assert ctx.once("looked up", lambda: {"x": request["once"]}) == {"x": request["once"]}
+        assert ctx.call("large", {"x": request["once"]})["lines"]
         ctx.state.update("n", lambda value: [*(value or []), request["word"]])
         if ctx.attempt == 1:
             raise ValueError(f"no {next(said)}")
@@ -111,7 +113,7 @@ def add_agents(driver: Driver) -> None:
 
 def live(driver: Driver, hide: Secrets) -> Any:
     """A session with secrets in all that describes it, in its requests, and in what its agents give."""
-    request = {"said": [hide() for _ in range(18)], "word": hide(), "pin": hide()}
+    request = {"said": [hide() for _ in range(18)], "word": hide(), "pin": hide(), "once": hide()}
     plan = Plan("p", [step("a", agent="tell", request=request), step("b", agent="large", request="${a.said}")], hide())
     session = driver.sessions.start(
         plan, f"who is {hide()}", user="ana", title=f"about {hide()}", notes=hide(), metadata={"m": hide()},
@@ -243,7 +245,9 @@ def test_two_blobs_that_are_swapped_are_refused(make: Make, tmp_path: Path) -> N
     session = live(driver, hide)
     names = [session.output(name) and name for name in ("b", "more")]
     with driver.engine.database.engine.connect() as connection:
-        found = connection.exec_driver_sql("SELECT blob FROM results WHERE blob IS NOT NULL ORDER BY number").fetchall()
+        found = connection.exec_driver_sql(
+            "SELECT blob FROM results JOIN steps USING (session_id, number) WHERE name IN ('b', 'more') ORDER BY name"
+        ).fetchall()
     paths = [next((tmp_path / "data" / "blobs").rglob(row[0])) for row in found]
     first, second = (path.read_bytes() for path in paths[:2])
     assert first != second and first.startswith(b"CLB2")

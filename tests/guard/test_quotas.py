@@ -103,6 +103,18 @@ def test_what_a_user_has_is_summed_up_over_sessions_and_processes(make: Make, mo
     assert one.run_to_end(one.start(*chain(900), user="ana")) == "completed"
 
 
+def test_what_an_agent_does_once_counts(make: Make) -> None:
+    driver = make(quota_session_bytes=1000)
+
+    @driver.agent("often", retries=2, backoff=0.001)
+    def often(request: int, ctx: Any) -> None:
+        for n in range(request):
+            ctx.once(f"n{n}", lambda: "x" * 398)
+
+    session = driver.start(step("a", agent="often", request=3))
+    assert driver.run_to_end(session) == "failed" and "uses 800 bytes and needs 400 more" in session.error
+
+
 def test_without_quotas_it_is_counted_all_the_same_so_that_one_can_be_set_later(make: Make) -> None:
     driver = make()
     session = driver.start(*chain(3000, 100))
