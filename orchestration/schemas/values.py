@@ -133,12 +133,8 @@ class KeyedValues:
 
     def back(self, old: Old) -> Write:
         """What puts an old value back: as it was, but sealed for its new version."""
-        entry = Entry(old.body or b"", old.version, old.meta)
-        if _about(old.meta).get("sealed"):
-            write = self._values.renewed(old.scope, old.key, entry, anew=True)
-            if write is not None:
-                return replace(write, meta=old.meta, expected=old.new_version)
-        return Write(old.key, old.body, old.meta, expected=old.new_version)
+        bind = self._values.binding(old.scope, old.key, old.body or b"", old.meta, old.version)
+        return Write(old.key, old.body, old.meta, expected=old.new_version, bind=bind)
 
     def is_back(self, old: Old, entry: Entry | None) -> bool:
         """Whether an entry holds the old value, and says the same of it."""

@@ -123,30 +123,28 @@ class Values:
         except SealBroken:
             return self.keyring.open(body, place=place, tenant=self.tenant)
 
-    def binding(self, scope: str, key: str, body: bytes, meta: str) -> Callable[[int], bytes] | None:
-        """What seals a packed value for a version; None for one that is not sealed."""
+    def binding(self, scope: str, key: str, body: bytes, meta: str, version: int = 0) -> Callable[[int], bytes] | None:
+        """What seals a packed value for another version than the one that it was sealed for; None for one that is not
+        sealed. Who puts an old body back needs it.
+        """
         ring, place, tenant = self.keyring, _place(scope, key), self.tenant
         if ring is None or '"sealed"' not in meta:
             return None
-        return lambda version: ring.seal(
-            ring.open(body, place=place, tenant=tenant), place=place, version=version, tenant=tenant
-        )
+        return lambda new: ring.seal(self._opened(scope, key, body, version), place=place, version=new, tenant=tenant)
 
     def plain(self, scope: str, key: str, entry: Entry) -> bytes:
         """The JSON of an entry, opened if it is sealed."""
         sealed = '"sealed"' in entry.meta
         return self._opened(scope, key, entry.body, entry.version) if sealed else entry.body
 
-    def renewed(
-        self, scope: str, key: str, entry: Entry, change: Callable[[str], str] = str, anew: bool = False
-    ) -> Write | None:
+    def renewed(self, scope: str, key: str, entry: Entry, change: Callable[[str], str] = str) -> Write | None:
         """An entry as it would be written now: with `change` made to its JSON, and sealed where all is. None where that
-        is how it lies, unless it is wanted `anew`.
+        is how it lies.
         """
         about: dict[str, Any] = serial.decode(entry.meta) if entry.meta else {}
         sealed, text = bool(about.get("sealed")), self.plain(scope, key, entry).decode()
         after = change(text)
-        if not anew and after == text and (sealed or not self.all):
+        if after == text and (sealed or not self.all):
             return None
         body, meta = after.encode(), entry.meta
         if self.keyring is not None and (sealed or self.all):

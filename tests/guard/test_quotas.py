@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from driver import Driver
+from sqlalchemy import text
 
 from celeriac.errors import QuotaExceeded
 from celeriac.orchestration import quotas
 from celeriac.orchestration.plans import Plan, step
-from celeriac.storage import sessions
+from celeriac.storage import schema, sessions
+from celeriac.storage.database import Database
 
 Make = Callable[..., Driver]
 
@@ -123,3 +125,28 @@ def test_without_quotas_it_is_counted_all_the_same_so_that_one_can_be_set_later(
     assert hot is not None and (hot.stored_bytes, hot.stored_blobs) == (3100, 1)
     later = make(quota_user_bytes=3150)
     assert later.run_to_end(later.start(*chain(60))) == "failed"
+
+
+def test_what_sessions_had_before_there_were_quotas_is_counted_by_the_migration(database_url: str) -> None:
+    database = Database(database_url)
+    schema.upgrade(database, "0007")
+    rows = {
+        "sessions (id, query, status, phase, correlation_id, created_at, updated_at)": [
+            "'a', 'q', 'active', 'x', 'c', 1, 1",
+            "'b', 'q', 'active', 'x', 'c', 1, 1",
+        ],
+        "results (session_id, number, epoch, body, blob, size)": [
+            "'a', 1, 1, '12', NULL, 2",
+            "'a', 2, 1, NULL, 'f', 70",
+        ],
+        "partial_results (session_id, seq, number, agent, body)": ["'a', 5, 1, 'x', '123'"],
+    }
+    with database.engine.begin() as connection:
+        for into, values in rows.items():
+            for one in values:
+                connection.execute(text(f"INSERT INTO {into} VALUES ({one})"))
+    schema.upgrade(database)
+    with database.engine.connect() as connection:
+        found = connection.execute(text("SELECT id, stored_bytes, stored_blobs FROM sessions ORDER BY id")).fetchall()
+    assert [tuple(row) for row in found] == [("a", 75, 1), ("b", 0, 0)]
+    database.dispose()
