@@ -28,7 +28,9 @@ class Redaction(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Clean the record in place."""
-        if record.name == TRACE and any(policy.withholds for policy in tuple(_policies)):
+        if record.name == TRACE and any(
+            policy is not None and policy.withholds for policy in (one() for one in _policies)
+        ):
             _withhold(record)
         _clean(record)
         for name in vars(record).keys() - _STANDARD:

@@ -104,8 +104,8 @@ class Policy:
         return value
 
     def told(self, fault: BaseException) -> str:
-        """What logs and events say of a step's fault."""
-        return f"{type(fault).__name__}(what it says is in its session)" if self.withholds else self.text(repr(fault))
+        """What logs and events say of an agent's fault."""
+        return f"{type(fault).__name__} (its text is left out here)" if self.withholds else self.text(repr(fault))
 
     @property
     def seals(self) -> bool:
