@@ -24,8 +24,7 @@ from ..errors import StorageError
 from . import sqlite
 from .connections import Changes, Connections
 from .faults import point
-from .keys.codec import MARK, Body, Codec, refuse
-from .keys.sealing import is_sealed
+from .keys.codec import Codec, Seals
 
 logger = logging.getLogger("celeriac.database")
 
@@ -81,16 +80,14 @@ class Query:
 Call = tuple[Query, Mapping[str, Any]]
 
 
-class Transaction:
+class Transaction(Seals):
     """One open transaction: runs statements on the driver's cursor. Rows are plain tuples."""
 
-    __slots__ = ("_cursor", "_dialect", "_later", "after_commit", "codec", "dialect_name", "seals")
+    __slots__ = ("_cursor", "_dialect", "_later", "after_commit", "dialect_name")
 
     def __init__(self, cursor: Any, dialect: Dialect, codec: Codec | None = None) -> None:
         self._cursor = cursor
-        self.codec = codec
-        #: Whether what users' data can be in is sealed before it is written.
-        self.seals = codec is not None and codec.whole
+        super().__init__(codec)
         self._dialect = dialect
         self.dialect_name = dialect.name
         self._later: list[tuple[Query, Mapping[str, Any]]] = []
@@ -174,34 +171,6 @@ class Transaction:
     def now(self) -> float:
         """The database's clock."""
         return float(self.value(_NOW))
-
-    # -- sealing: `what` is table.column, `key` the primary key of the row -------------------------------------------
-
-    def seal(self, body: Body, what: str, *key: object) -> Body:
-        """A text as it is written: sealed for its place, where all is sealed."""
-        if not self.seals or not body or self.codec is None:
-            return body
-        return self.codec.seal(body, what, *key)
-
-    def open(self, body: Body, what: str, *key: object) -> Body:
-        """A text as it was before it was sealed, if it was. Raises SealBroken and KeyMissing."""
-        if not body or not body.startswith(MARK):
-            return body
-        if self.codec is None:
-            raise refuse(what, key)
-        return self.codec.open(body, what, *key)
-
-    def seal_bytes(self, data: bytes, what: str, *key: object) -> bytes:
-        """As `seal`, for bytes."""
-        return data if not self.seals or self.codec is None else self.codec.seal_bytes(data, what, *key)
-
-    def open_bytes(self, data: bytes, what: str, *key: object) -> bytes:
-        """As `open`, for bytes of a kind that never begin as sealed ones do."""
-        if not is_sealed(data):
-            return data
-        if self.codec is None:
-            raise refuse(what, key)
-        return self.codec.open_bytes(data, what, *key)
 
 
 _NOW = Query(select(now()))

@@ -95,6 +95,43 @@ class Codec:
         return self.keyring.mac(data, b"celeriac-check", 16)
 
 
+class Seals:
+    """What a transaction does with texts on their way in and out. `what` is table.column, `key` the primary key."""
+
+    __slots__ = ("codec", "seals")
+
+    def __init__(self, codec: Codec | None) -> None:
+        self.codec = codec
+        #: Whether what users' data can be in is sealed before it is written.
+        self.seals = codec is not None and codec.whole
+
+    def seal(self, body: Body, what: str, *key: object) -> Body:
+        """A text as it is written: sealed for its place, where all is sealed."""
+        if not self.seals or not body or self.codec is None:
+            return body
+        return self.codec.seal(body, what, *key)
+
+    def open(self, body: Body, what: str, *key: object) -> Body:
+        """A text as it was before it was sealed, if it was. Raises SealBroken and KeyMissing."""
+        if not body or not body.startswith(MARK):
+            return body
+        if self.codec is None:
+            raise refuse(what, key)
+        return self.codec.open(body, what, *key)
+
+    def seal_bytes(self, data: bytes, what: str, *key: object) -> bytes:
+        """As `seal`, for bytes."""
+        return data if not self.seals or self.codec is None else self.codec.seal_bytes(data, what, *key)
+
+    def open_bytes(self, data: bytes, what: str, *key: object) -> bytes:
+        """As `open`, for bytes of a kind that never begin as sealed ones do."""
+        if not is_sealed(data):
+            return data
+        if self.codec is None:
+            raise refuse(what, key)
+        return self.codec.open_bytes(data, what, *key)
+
+
 def place_of(what: str, key: tuple[object, ...]) -> str:
     """What a text is bound to: neither columns nor keys hold a null byte, so that no two places are the same."""
     return "\0".join((what, *map(str, key)))
