@@ -67,6 +67,14 @@ class CallMismatch(CeleriacError):
     """An agent ran again and made other durable calls than were recorded. Never retried."""
 
 
+class AccessError(CeleriacError):
+    """What was to be granted is no grant, or cannot be given so."""
+
+
+class AccessDenied(CeleriacError):
+    """The caller lacks a grant, which the message names. Nothing was changed. Never retried."""
+
+
 class CacheError(CeleriacError):
     """The result cache was asked for something that it cannot do."""
 

@@ -60,11 +60,22 @@ def _pairs(value: Any) -> Any:
     return lines
 
 
+def _name(value: str) -> str:
+    if "\0" in value or len(value.encode(errors="replace")) > 512 or value != value.encode(errors="replace").decode():
+        raise ValueError("text of at most 200 characters and 512 bytes, without a null byte")
+    return value
+
+
+def _on_or_off(value: Any) -> Any:
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
 #: How values of keyed state are treated: see `orchestration.state.classes`.
 StateClass = Literal["ephemeral", "trusted", "standard", "sensitive", "external"]
 STATE_CLASSES: tuple[str, ...] = get_args(StateClass)
 
 Bytes = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(max_length=200), AfterValidator(_name)]
 
 
 class Settings(BaseModel):
@@ -189,6 +200,11 @@ class Settings(BaseModel):
     quota_session_blobs: Annotated[int, Field(ge=0)] = Field(
         description="Outputs of one session that are kept as blobs. 0: any number."
     )
+    access: Annotated[Literal["off", "on"], BeforeValidator(_on_or_off)] = Field(
+        description="Whether sessions, state and the cache are open only to whom grants name. On: without one, nobody."
+    )
+    principal: Name = Field(description="Who this program acts as. Empty: nobody, who holds no grant.")
+    tenant: Name = Field(description="Whose sessions, state and cached results this program sees. Empty: no tenant's.")
 
     @classmethod
     def load(
@@ -320,7 +336,8 @@ def _allowed(field: FieldInfo) -> str:
         return _list(field) if isinstance(field.annotation, types.GenericAlias) else " | ".join(choices)
     kinds: dict[Any, str] = {int: "a whole number", float: "a number", Path: "a folder"}
     kind = kinds.get(field.annotation, "text")
-    longest = [f" of 1 to {mark.max_length} characters" for mark in field.metadata if hasattr(mark, "max_length")]
+    least = max((mark.min_length for mark in field.metadata if hasattr(mark, "min_length")), default=0)
+    longest = [f" of {least} to {one.max_length} characters" for one in field.metadata if hasattr(one, "max_length")]
     return kind + "".join(bounds + longest)
 
 

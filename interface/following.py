@@ -96,7 +96,7 @@ def working(c: Celeriac) -> Iterator[None]:
 
 def follow(c: Celeriac, session: Session, manner: Manner, interrupts: Interrupts) -> int:
     """Show a session until it has ended or is paused; gives the exit code. The first Ctrl-C pauses it."""
-    offset = _last_event(c, session)
+    offset = session.last_event()
     board = Board(session)
     stream = sys.stderr if manner.as_json else sys.stdout
     view = view_of(board, stream, manner.quiet)
@@ -112,13 +112,6 @@ def follow(c: Celeriac, session: Session, manner: Manner, interrupts: Interrupts
             leave_at_once(interrupts.code)
         return interrupts.code
     return EXIT_CODES[board.status]
-
-
-def _last_event(c: Celeriac, session: Session) -> int:
-    from ..storage import sessions
-
-    found = c.engine.database.read(lambda tx: sessions.status(tx, session.id))
-    return found[1] if found else 0
 
 
 def _read(session: Session, offset: int, events: queue.SimpleQueue[Event | BaseException | None]) -> None:

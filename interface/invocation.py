@@ -23,15 +23,21 @@ BROKER_SECONDS = 4.0
 
 @dataclass
 class Invocation:
-    """What the group hands to its commands. `app` is the user's app under `celery -A app celeriac`."""
+    """What the group hands to its commands. `app` is the user's app under `celery -A app celeriac`; `principal` and
+    `tenant` are whom it acts as, if not as the settings say.
+    """
 
     config: Path | None = None
     app: Any = None
+    principal: str | None = None
+    tenant: str | None = None
 
     def settings(self, **overrides: Any) -> Settings:
         """The settings in force. Raises SettingsError."""
         from ..config import Settings
 
+        named = {"principal": self.principal, "tenant": self.tenant}
+        overrides |= {name: value for name, value in named.items() if value is not None}
         return Settings.load(overrides=overrides, file=self.config)
 
     @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,10 @@ from .research import BadInput
 
 if TYPE_CHECKING:
     from ..config import Settings
+    from ..orchestration.guard.access import Right
     from ..storage.keys.rewrapping import Tally
     from ..storage.keys.sealing import KeyRing
+    from ..tasks.app import Celeriac
 
 
 @click.group()
@@ -78,7 +81,7 @@ def list_(invocation: Invocation, as_json: bool) -> None:
     from ..orchestration import rotating
 
     ring = _ring(invocation.settings())
-    with invocation.celeriac() as c:
+    with _everybodys(invocation, "read") as c:
         tally = rotating.counted(c.engine)
     found: list[dict[str, Any]] = [
         {
@@ -96,6 +99,18 @@ def list_(invocation: Invocation, as_json: bool) -> None:
     columns = ("key", "state", "fingerprint", "sealed objects")
     rows = [(one["id"], _state(one), one["fingerprint"] or "", one["sealed"]) for one in found]
     table(columns, rows, right=("sealed objects",))
+
+
+@contextlib.contextmanager
+def _everybodys(invocation: Invocation, right: Right) -> Iterator[Celeriac]:
+    """A Celeriac for what is about all tenants. Raises BadInput within one, AccessDenied without the right to all."""
+    with invocation.celeriac() as c:
+        if c.settings.tenant:
+            raise BadInput(
+                f"keys are for all tenants; they cannot be looked at or rotated within {c.settings.tenant!r}"
+            )
+        c.require(right, "*")
+        yield c
 
 
 def _ring(settings: Settings) -> KeyRing:
@@ -131,7 +146,7 @@ def rotate(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
     from ..orchestration import rotating
 
     ring = _ring(invocation.settings())
-    with invocation.celeriac() as c:
+    with _everybodys(invocation, "admin") as c:
         tally = rotating.rotate(c.engine, ring, _tell_on_terminal())
         left = rotating.counted(c.engine).found
     for said in tally.refused[:20]:

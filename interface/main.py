@@ -27,6 +27,7 @@ COMMANDS = {
     "state": "state:state",
     "cache": "cache:cache",
     "keys": "keys:keys",
+    "grants": "grants:grants",
     "db": "db:db",
     "doctor": "doctor:doctor",
 }
@@ -89,10 +90,12 @@ def _without_secrets(text: str) -> str:
     metavar="FILE",
     help="Settings file (default: the one that CELERIAC_CONFIG names, else celeriac.toml in the working folder).",
 )
+@click.option("--as", "principal", metavar="PRINCIPAL", help="Act as this principal (default: the setting).")
+@click.option("--tenant", metavar="TENANT", help="Work in this tenant (default: the setting).")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="celeriac", message="celeriac %(version)s")
 @click.pass_context
-def celeriac(ctx: click.Context, config: Path | None, debug: bool) -> None:
+def celeriac(ctx: click.Context, config: Path | None, principal: str | None, tenant: str | None, debug: bool) -> None:
     """Durable sessions for multi-agent workflows on Celery.
 
     Exit codes: 0 done, 1 failed or something is broken, 2 bad input or a service that cannot be reached, 3 paused, 130
@@ -100,7 +103,7 @@ def celeriac(ctx: click.Context, config: Path | None, debug: bool) -> None:
     """
     outer = ctx.parent
     app = getattr(outer.obj, "app", None) if outer is not None and outer.params.get("app") else None
-    ctx.obj = Invocation(config=config, app=app)
+    ctx.obj = Invocation(config=config, app=app, principal=principal, tenant=tenant)
 
 
 def main() -> None:

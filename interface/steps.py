@@ -11,7 +11,6 @@ from .printing import document, json_option, lasting, pairs, pretty, table, when
 
 if TYPE_CHECKING:
     from ..orchestration.session import Session
-    from ..tasks.app import Celeriac
 
 #: A request or output of more characters than this is not printed for people.
 MOST_CHARACTERS = 4000
@@ -63,8 +62,8 @@ def _took(row: dict[str, Any]) -> str:
 @pass_invocation
 def show(invocation: Invocation, session_id: str, name: str, as_json: bool) -> None:
     """Show one step: its request as the plan has it, its output or error, and each of its attempts."""
-    with invocation.session(session_id) as (c, session):
-        view = _view(c, session, name)
+    with invocation.session(session_id) as (_, session):
+        view = _view(session, name)
     if as_json:
         document(view)
         return
@@ -82,7 +81,7 @@ def show(invocation: Invocation, session_id: str, name: str, as_json: bool) -> N
         table(("at", "what happened", ""), history, fold=("",))
 
 
-def _view(c: Celeriac, session: Session, name: str) -> dict[str, Any]:
+def _view(session: Session, name: str) -> dict[str, Any]:
     """A step as one JSON-able object; for a fan-out or sub-plan the list of its members too. Raises StepNotFound."""
     rows = session.steps()
     found = next((row for row in rows if row["name"] == name), None)
@@ -99,24 +98,12 @@ def _view(c: Celeriac, session: Session, name: str) -> dict[str, Any]:
         }
         found["members"] = [row["name"] for row in members]
     output = session.output(name) if found["status"] == "done" else None
-    return {**found, **_asked(c, session, name), "output": output, "history": _history(session, name)}
+    return {**found, **session.asked(name), "output": output, "history": _history(session, name)}
 
 
 def _member_of(name: str, group: str) -> bool:
     head, dash, tail = name.partition("/")[0].rpartition("-")
     return bool(dash) and head == group and tail.isdecimal()
-
-
-def _asked(c: Celeriac, session: Session, name: str) -> dict[str, Any]:
-    from ..storage import graph, serial
-
-    def read(tx: Any) -> str | None:
-        found = graph.find(tx, session.id, name)
-        return graph.input_of(tx, session.id, found.number) if found else None
-
-    text = c.engine.database.read(read)
-    body = serial.decode(text) if text else {}
-    return {"request": body.get("request"), "item": body.get("item")}
 
 
 def _history(session: Session, name: str) -> list[dict[str, Any]]:

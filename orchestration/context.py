@@ -13,13 +13,17 @@ from typing import Any
 
 from ..errors import CallFailed, StepCancelled, StepTimeout, TooLarge
 from ..storage import serial
+from ..storage.database import Transaction
 from ..storage.states.protocol import Origin
 from .calls import Calls
 from .engine import Engine, Work
+from .guard.access import Caller, StateDoor
 from .guard.doors import place_of
 from .guard.logs import guarded
 from .memory.memory import PersistentAgentState
+from .state.opened import bound
 from .state.scopes import Scope
+from .state.state import State
 from .state.stepstate import Held, StepState
 
 #: A partial result may be this large, as JSON in bytes.
@@ -129,9 +133,9 @@ class Context:
         """
         self._work.private = True
         if self._state is None:
-            state = self._engine.state
+            state, again = self._keyed_state()
             origin = Origin(correlation_id=self.correlation_id, session_id=self._session.id, step=self.step)
-            self._work.held = Held(state, origin)
+            self._work.held = Held(state, origin, again)
             self._state = StepState(state, Scope.agent(self.agent), self._work.held, origin)
         return self._state
 
@@ -168,6 +172,15 @@ class Context:
     def is_stopped(self) -> bool:
         """Whether the step was told to stop, or the one that calls it."""
         return self._stopped.is_set() or (self._caller is not None and self._caller.is_stopped)
+
+    def _keyed_state(self) -> tuple[State, Callable[[Transaction, str], None] | None]:
+        """The state of the session's tenant, checked as its user's, and the check of writes that are held."""
+        engine, (_, _, user, _, tenant) = self._engine, self._work.session
+        if not (engine.access.on or tenant):
+            return engine.state, None
+        own = (str(Scope.agent(self.agent)), str(Scope.session(self._session.id)))
+        door = StateDoor(engine.access, Caller(user, tenant), own)
+        return bound(engine.state, door), door.again
 
     def check(self) -> None:
         """Raise StepCancelled if the step should stop, StepTimeout if its time is up. Call it where stopping is

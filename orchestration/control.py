@@ -42,6 +42,7 @@ class Order:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     file_paths: Sequence[str] = ()
     correlation_id: str | None = None
+    tenant: str = ""
 
 
 def start(engine: Engine, plan: Plan | None, order: Order) -> str:
@@ -61,7 +62,7 @@ def start(engine: Engine, plan: Plan | None, order: Order) -> str:
     def settled(tx: Transaction) -> tuple[str, list[events.Hint]] | None:
         if sessions.identity(tx, session_id) is not None:
             return session_id, written
-        found = sessions.by_key(tx, order.key) if order.key is not None else None
+        found = sessions.by_key(tx, order.tenant, order.key) if order.key is not None else None
         if found is not None and plan is not None and found[1] != fingerprint:
             raise SessionError(
                 f"key {order.key!r} belongs to session {found[0]}, which was started with another plan; "
@@ -73,7 +74,7 @@ def start(engine: Engine, plan: Plan | None, order: Order) -> str:
         known = settled(tx) if order.key is not None else None
         if known is not None:
             return known
-        engine.quotas.admit(tx, order.user)
+        engine.quotas.admit(tx, order.tenant, order.user)
         _insert(tx, session_id, order, plan, fingerprint, texts)
         turn = engine.turn(tx, session_id)
         turn.event("session.created", component="sessions", data={"plan": plan.name if plan else None})
@@ -161,6 +162,7 @@ def _insert(
         "plan_name": plan.name if plan else "",
         "fingerprint": fingerprint,
         "correlation_id": order.correlation_id or session_id,
+        "tenant": order.tenant,
     }
     sessions.create(tx, values, texts, order.tags)
     notes = order.notes if isinstance(order.notes, str) else ""  # sealed, they cannot be found
@@ -339,9 +341,10 @@ def delete(engine: Engine, session_id: str) -> None:
         if turn.hot.status == "active":
             raise SessionError(f"session {session_id} is active; pause or cancel it before it is deleted")
         hashes = results.blobs_of(tx, session_id)
+        tenant = (sessions.identity(tx, session_id) or ("",))[-1]
         sessions.erase(tx, session_id)
         results.delete_unreferenced(tx, engine.blobs, hashes)
-        engine.state.clear_with(tx, Scope.session(session_id))
+        engine.state.of_tenant(tenant).clear_with(tx, Scope.session(session_id))
         migration_runs.forget_scope(tx, str(Scope.session(session_id)))
         erased = True
 

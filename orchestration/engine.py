@@ -23,11 +23,13 @@ from ..storage.database import Call, Database, Row, Transaction
 from ..storage.faults import point
 from ..storage.keys.codec import Codec
 from ..storage.presence import Presence
+from ..storage.sessions import Identity
 from . import conflicts, quotas
 from .agents import AgentOutput, Registry
 from .bell import Bell
 from .expansion import ERROR_CHARACTERS, Settling, is_of_plan
 from .guard import doors
+from .guard.access import Access, Caller, StateDoor
 from .hinting import Hints
 from .memory import remembering
 from .memory.memory import PersistentAgentState
@@ -35,7 +37,8 @@ from .outputs import Outputs, Recent
 from .references import render
 from .session_cache import SessionCache
 from .state import stepstate
-from .state.opened import OpenedState
+from .state.opened import OpenedState, bound
+from .state.state import State
 from .turn import Turn, once
 from .work import Lost, Work
 
@@ -63,6 +66,9 @@ class Engine:
         self.database.codec = codec = Codec.load(settings, self.keyring)
         self.blobs = BlobStore(settings.data_dir / "blobs", codec=codec)
         self.quotas = quotas.Quotas(settings)
+        self.access = Access(self.database, settings.access == "on")
+        #: Who calls where nobody else is named.
+        self.caller = Caller(settings.principal, settings.tenant)
         self.presence = Presence(settings.data_dir / "alive")
         self.bell = Bell()
         #: What reading sessions costs, kept at hand.
@@ -70,8 +76,12 @@ class Engine:
         #: Told after each commit that added events: (session id, number of the last event).
         self.listeners: list[Callable[[str, int], None]] = []
         self.hints = Hints()
-        self._identities: OrderedDict[str, tuple[tuple[str, str, str, str], list[str] | None]] = OrderedDict()
+        self._identities: OrderedDict[str, tuple[Identity, list[str] | None]] = OrderedDict()
         self._recent = Recent()
+
+    def state_for(self, caller: Caller) -> State:
+        """Keyed state as a caller has it: that of its tenant, each operation checked."""
+        return bound(self.state, StateDoor(self.access, caller))
 
     # -- turns -------------------------------------------------------------------------------------------------------
 
@@ -101,7 +111,7 @@ class Engine:
         identity, _ = self._identity(turn.tx, turn.hot.id)
         return Settling(turn, self.registry, self.blobs, identity, self.settings.queue, self._recent)
 
-    def _identity(self, tx: Transaction, session_id: str) -> tuple[tuple[str, str, str, str], list[str] | None]:
+    def _identity(self, tx: Transaction, session_id: str) -> tuple[Identity, list[str] | None]:
         known = self._identities.get(session_id)
         if known is None:
             identity = sessions.identity(tx, session_id)
@@ -184,7 +194,7 @@ class Engine:
         except CeleriacError as fault:
             if not is_of_plan(fault):
                 raise
-            empty = Work(claimed, (claimed.session_id, "", "", claimed.session_id), None, None)
+            empty = Work(claimed, (claimed.session_id, "", "", claimed.session_id, ""), None, None)
             with contextlib.suppress(Lost):
                 self.fail(empty, fault, retry=False)
             return None
@@ -254,9 +264,10 @@ class Engine:
 
         return self._next(c, record, queue, first)
 
-    def user_of(self, tx: Transaction, session_id: str) -> str:
-        """Whose session it is."""
-        return self._identity(tx, session_id)[0][2]
+    def owner_of(self, tx: Transaction, session_id: str) -> tuple[str, str]:
+        """Whose session it is: tenant and user."""
+        _, _, user, _, tenant = self._identity(tx, session_id)[0]
+        return tenant, user
 
     def fail(
         self, work: Work, error: BaseException, retry: bool = True, carry: bool = False, queue: str | None = None

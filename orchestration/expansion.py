@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import BlobDamaged, BlobNotFound, CeleriacError, PlanError, StorageError
 from ..storage import calls, graph, serial, steps
 from ..storage.blobs import BlobStore
+from ..storage.sessions import Identity
 from .agents import Registry
 from .outputs import GROUPS, Outputs, Recent, prefix_of, prefixes
 from .plans import Step, check_steps
@@ -39,7 +40,7 @@ class Settling:
         turn: Turn,
         registry: Registry,
         blobs: BlobStore,
-        session: tuple[str, str, str, str],
+        session: Identity,
         queue: str,
         recent: Recent | None = None,
     ) -> None:

@@ -11,6 +11,7 @@ from ..errors import PlanError
 from ..storage import graph, results, serial
 from ..storage.blobs import BlobStore
 from ..storage.database import Transaction
+from ..storage.sessions import Identity
 
 #: Kinds of steps that stand for their members.
 GROUPS = ("each", "plan")
@@ -51,7 +52,7 @@ class Outputs:
         self,
         tx: Transaction,
         blobs: BlobStore | None,
-        session: tuple[str, str, str, str],
+        session: Identity,
         of: str = "",
         item: Any = None,
         recent: Recent | None = None,
@@ -59,7 +60,7 @@ class Outputs:
     ) -> None:
         self._tx = tx
         self._blobs = blobs
-        self._id, query, user, _ = session
+        self._id, query, user, *_ = session
         self._prefixes = prefixes(of)
         self._values: dict[str, Any] = {"query": query, "user": user, "item": item}
         self._recent = recent

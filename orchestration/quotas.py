@@ -33,46 +33,46 @@ class Quotas:
         self._blobs = settings.quota_session_blobs
         #: Whether what a step records has to be looked at.
         self.on = bool(self._user_bytes or self._bytes or self._blobs)
-        self._users: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._users: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
-    def admit(self, tx: Transaction, user: str) -> None:
+    def admit(self, tx: Transaction, tenant: str, user: str) -> None:
         """Raise QuotaExceeded if a user may not have one more open session."""
         if not self._sessions:
             return
-        count = sessions.open_of(tx, user)
+        count = sessions.open_of(tx, tenant, user)
         if count >= self._sessions:
             raise QuotaExceeded(
                 f"quota_user_sessions: user {user!r} has {count} active or paused sessions; at most {self._sessions} "
                 "are allowed"
             )
 
-    def check(self, tx: Transaction, hot: Hot, user: str, size: int, blob: bool) -> None:
+    def check(self, tx: Transaction, hot: Hot, owner: tuple[str, str], size: int, blob: bool) -> None:
         """Raise QuotaExceeded if a session may not record so many bytes more, in a blob or not."""
         if self._bytes and hot.stored_bytes + size > self._bytes:
             raise _refused("quota_session_bytes", f"session {hot.id}", hot.stored_bytes, size, self._bytes, "bytes")
         if self._blobs and blob and hot.stored_blobs >= self._blobs:
             raise _refused("quota_session_blobs", f"session {hot.id}", hot.stored_blobs, 1, self._blobs, "blobs")
         if self._user_bytes:
-            used = self._used_by(tx, user, size)
+            used = self._used_by(tx, owner, size)
             if used + size > self._user_bytes:
-                raise _refused("quota_user_bytes", f"user {user!r}", used, size, self._user_bytes, "bytes")
+                raise _refused("quota_user_bytes", f"user {owner[1]!r}", used, size, self._user_bytes, "bytes")
 
-    def note(self, user: str, size: int) -> None:
+    def note(self, owner: tuple[str, str], size: int) -> None:
         """Count bytes that a session of a user records."""
-        if user in self._users:
-            at, used = self._users[user]
-            self._users[user] = (at, used + size)
+        if owner in self._users:
+            at, used = self._users[owner]
+            self._users[owner] = (at, used + size)
 
-    def _used_by(self, tx: Transaction, user: str, size: int) -> int:
+    def _used_by(self, tx: Transaction, owner: tuple[str, str], size: int) -> int:
         """Bytes that a user has in all sessions, as of some seconds ago with what was recorded here since; as of now
         where that would be too many.
         """
-        known = self._users.get(user)
+        known = self._users.get(owner)
         now = time.monotonic()
         if known is not None and now - known[0] < KNOWN_SECONDS and known[1] + size <= self._user_bytes:
             return known[1]
-        used = sessions.bytes_of(tx, user)
-        self._users[user] = (now, used)
+        used = sessions.bytes_of(tx, *owner)
+        self._users[owner] = (now, used)
         if len(self._users) > _MOST_USERS:
             self._users.popitem(last=False)
         return used
@@ -86,7 +86,7 @@ def store(engine: Engine, session_id: str, data: bytes) -> results.Stored:
         def look(tx: Transaction) -> None:
             hot = sessions.look(tx, session_id)
             if hot is not None:
-                quotas.check(tx, hot, engine.user_of(tx, session_id), len(data), blob=True)
+                quotas.check(tx, hot, engine.owner_of(tx, session_id), len(data), blob=True)
 
         engine.database.read(look)
     return results.store(data, engine.blobs, inline)
@@ -96,9 +96,9 @@ def count(engine: Engine, turn: Turn, stored: results.Stored) -> None:
     """Count an output that a turn records. Raises QuotaExceeded."""
     hot, quotas = turn.hot, engine.quotas
     if quotas.on:
-        user = engine.user_of(turn.tx, hot.id)
-        quotas.check(turn.tx, hot, user, stored.size, stored.blob is not None)
-        turn.tx.after_commit.append(lambda: quotas.note(user, stored.size))
+        owner = engine.owner_of(turn.tx, hot.id)
+        quotas.check(turn.tx, hot, owner, stored.size, stored.blob is not None)
+        turn.tx.after_commit.append(lambda: quotas.note(owner, stored.size))
     hot.stored_bytes += stored.size
     hot.stored_blobs += stored.blob is not None
 

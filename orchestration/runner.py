@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import (
+    AccessDenied,
     AgentError,
     CallFailed,
     CallMismatch,
@@ -40,6 +41,7 @@ FINAL_FAULTS = (
     NotSerializable,
     TooLarge,
     QuotaExceeded,
+    AccessDenied,
 )
 #: Why what an agent gave cannot be recorded: another attempt may meet other state than this one did.
 UNRECORDABLE = (*FINAL_FAULTS, HeldFailed)

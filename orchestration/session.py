@@ -13,6 +13,7 @@ from ..storage.events import Event
 from . import control, streams
 from .describing import change
 from .engine import Engine
+from .guard.access import Caller, Right, needs
 from .guard.doors import place_of
 from .outputs import Outputs
 from .plans import Plan
@@ -33,14 +34,26 @@ class Session:
         session_id: str,
         waker: streams.Waker | None = None,
         attend: Callable[[], None] | None = None,
+        caller: Caller | None = None,
+        owner: str | None = None,
     ) -> None:
         self.id = session_id
         self._engine = engine
         self._waker = waker
         self._attend = attend  # called before waiting: sees to it that somebody runs the session
+        self._caller = engine.caller if caller is None else caller
+        self._owner = owner  # its user; None: not yet looked up, nor whether it is of the caller's tenant
 
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
+
+    def _require(self, right: Right) -> None:
+        """Raise SessionNotFound where it is another tenant's, AccessDenied where the caller lacks that right."""
+        access = self._engine.access
+        if self._owner is None:
+            self._owner = access.owner_of(self._caller, self.id)
+        if access.on:
+            access.require(self._caller, right, f"session:{self.id}", owner=self._owner)
 
     def _read(self, work: Callable[[Reading], T]) -> T:
         return self._engine.copies.read(self._engine.database, self.id, work)
@@ -57,30 +70,36 @@ class Session:
     # -- what it is --------------------------------------------------------------------------------------------------
 
     @property
+    @needs("read")
     def status(self) -> str:
         """active, paused, completed, failed, cancelled or archived."""
         return self._read(lambda reading: reading.status)
 
     @property
+    @needs("read")
     def query(self) -> str:
         return str(self._row()["query"])
 
     @property
+    @needs("read")
     def user(self) -> str:
         return str(self._row()["user"])
 
     @property
+    @needs("read")
     def error(self) -> str | None:
         """Why the session failed, or None."""
         error: str | None = self._row()["error"]
         return error
 
     @property
+    @needs("read")
     def progress(self) -> float:
         """How much of its steps is done, 0..1; running steps count in part."""
         return float(self.to_dict(details=False)["progress"])
 
     @property
+    @needs("read")
     def result(self) -> Any:
         """The output of the step that nothing follows; where there are several, an object of them by step name. None
         before.
@@ -99,6 +118,7 @@ class Session:
         return values if len(values) > 1 else next(iter(values.values()), None)
 
     @property
+    @needs("read")
     def saved(self) -> dict[str, Any]:
         """What the cache of results has spared it: {runs, seconds, cost}."""
         return saved_view(*self._read(self._saved))
@@ -107,11 +127,13 @@ class Session:
         return reading.part("saved", lambda tx: counters.saved(tx, self.id))
 
     @property
+    @needs("read")
     def report(self) -> Any:
         """The final report that `complete` was given, or None."""
         return self._document("report")
 
     @property
+    @needs("read")
     def plan(self) -> Plan | None:
         """The plan that it was started with, or None."""
         found = self._document("plan")
@@ -124,6 +146,7 @@ class Session:
         text = self._read(lambda reading: reading.part(f"document {name}", read))
         return serial.decode(text) if text else None
 
+    @needs("read")
     def steps(self) -> list[dict[str, Any]]:
         """Its steps: id, name, agent, status, attempts, progress, error, started_at, finished_at, cached ... in plan
         order.
@@ -137,6 +160,7 @@ class Session:
 
         return step_views(self.id, self._read(read))
 
+    @needs("read")
     def output(self, name: str) -> Any:
         """The output of the step of that name (or the list of a fan-out's). Raises StepNotFound."""
 
@@ -150,6 +174,24 @@ class Session:
 
         return self._read(lambda reading: reading.part(f"output {name}", find))
 
+    @needs("read")
+    def asked(self, name: str) -> dict[str, Any]:
+        """What the step of that name is asked, as the plan has it: {request, item}; both None for a group."""
+
+        def find(tx: Transaction) -> str | None:
+            found = graph.find(tx, self.id, name) if serial.is_storable(name) else None
+            return graph.input_of(tx, self.id, found.number) if found is not None else None
+
+        text = self._engine.database.read(find)
+        body = serial.decode(text) if text else {}
+        return {"request": body.get("request"), "item": body.get("item")}
+
+    @needs("read")
+    def last_event(self) -> int:
+        """The number of its last event."""
+        return self._read(lambda reading: int(reading.version[0]))
+
+    @needs("read")
     def partials(self) -> dict[str, list[Any]]:
         """Partial results by agent, in order."""
         merged: dict[str, list[Any]] = {}
@@ -157,6 +199,7 @@ class Session:
             merged.setdefault(agent, []).append(value)
         return merged
 
+    @needs("read")
     def agent_states(self) -> dict[str, Any]:
         """Live state of its agents: status, progress, current task, error, last update, and what the agent itself
         keeps: `memory` is all of that, `state` its execution state.
@@ -166,6 +209,7 @@ class Session:
         )
         return agent_views(rows, agent_parts.shown(kept))
 
+    @needs("read")
     def findings(self) -> list[dict[str, Any]]:
         """What its agents found out, in the order in which it came."""
         return [{**f, "created_at": moment(f["created_at"])} for f in self._read(self._findings)]
@@ -173,6 +217,7 @@ class Session:
     def _findings(self, reading: Reading) -> list[dict[str, Any]]:
         return reading.part("findings", lambda tx: findings.all_of(tx, self.id))
 
+    @needs("read")
     def conflicts(self) -> list[dict[str, Any]]:
         """Findings that disagree: both findings, severity, strategy, and how it was resolved."""
         return self._read(self._conflicts)
@@ -182,6 +227,7 @@ class Session:
         by_id = {f["id"]: f for f in self._findings(reading)} if rows else {}
         return [conflict_view(row, by_id) for row in rows if row["first"] in by_id and row["second"] in by_id]
 
+    @needs("write")
     def resolve_conflict(self, conflict: int, value: Any, by: str = "person") -> None:
         """Settle a conflict by hand. Raises SessionError for an unknown conflict."""
         said = self._engine.guard.apply({"value": value, "by": by}, place_of(self.id))
@@ -194,6 +240,7 @@ class Session:
 
         self._engine.in_turn(self.id, work)
 
+    @needs("admin")
     def reveal(self, value: Any) -> Any:
         """A value of this session, such as an output, with the fields opened that the guard's rules sealed.
 
@@ -201,6 +248,7 @@ class Session:
         """
         return self._engine.guard.reveal(value, place_of(self.id))
 
+    @needs("read")
     def to_dict(self, details: bool = True) -> dict[str, Any]:
         """The session as one JSON-able object; with `details` also its steps, conflicts and checkpoints."""
 
@@ -221,53 +269,64 @@ class Session:
 
     # -- following it ------------------------------------------------------------------------------------------------
 
+    @needs("read")
     def wait(self, timeout: float | None = None) -> str:
         """Wait (seconds; None: for ever) until it has ended or is paused; gives its status. Raises TimeoutError."""
         if self._attend is not None:
             self._attend()
-        return streams.wait(self._engine, self.id, timeout, self._waker)
+        return streams.wait(self._engine, self.id, timeout, self._waker, lambda: self._require("read"))
 
+    @needs("read")
     def stream(self, from_offset: int = 0, follow: bool = True) -> Iterator[Event]:
         """Its events after number `from_offset`, live, in order, without a gap; see `streams.stream`."""
         if follow and self._attend is not None:
             self._attend()
-        return streams.stream(self._engine, self.id, from_offset, follow, self._waker)
+        return streams.stream(self._engine, self.id, from_offset, follow, self._waker, lambda: self._require("read"))
 
     # -- what can be done to it --------------------------------------------------------------------------------------
 
+    @needs("admin")
     def run(self, plan: Plan) -> Session:
         """Give a session that was created without a plan its plan, and start it."""
         control.add_plan(self._engine, self.id, plan)
         return self
 
+    @needs("write")
     def pause(self) -> None:
         """Start no new step; running ones finish; a checkpoint is written."""
         control.pause(self._engine, self.id)
 
+    @needs("write")
     def resume(self) -> None:
         """Go on with the first step that has not ended."""
         control.resume(self._engine, self.id)
 
+    @needs("write")
     def cancel(self) -> None:
         """Stop everything; what is done stays done."""
         control.cancel(self._engine, self.id)
 
+    @needs("write")
     def retry(self) -> int:
         """Run failed, dead and cancelled steps again, and those skipped because of them; gives how many."""
         return control.retry(self._engine, self.id)
 
+    @needs("write")
     def complete(self, report: Any = None) -> None:
         """End it with a final report and a final checkpoint."""
         control.complete(self._engine, self.id, report)
 
+    @needs("write")
     def archive(self) -> None:
         """Put an ended session away."""
         control.archive(self._engine, self.id)
 
+    @needs("write")
     def checkpoint(self, label: str = "") -> str:
         """Write a checkpoint now, to be kept; gives its id."""
         return control.checkpoint(self._engine, self.id, label)
 
+    @needs("read")
     def checkpoints(self) -> list[dict[str, Any]]:
         """Its checkpoints, oldest first: id, number, kind, label, seq (last event that it covers), size (bytes),
         marked, created_at.
@@ -286,15 +345,18 @@ class Session:
             for row in rows
         ]
 
+    @needs("read")
     def checkpoint_state(self, checkpoint_id: str | int) -> dict[str, Any]:
         """What a checkpoint holds: {steps: {name: {status, attempts, error}}, agents: {agent: state}}."""
         number = control.checkpoint_number(self.id, checkpoint_id)
         return self._engine.database.read(lambda tx: checkpoints.state_at(tx, self.id, number)).shown()
 
+    @needs("read")
     def diff(self, a: str | int, b: str | int) -> list[dict[str, Any]]:
         """What differs between two checkpoints: [{path, a, b}], paths in order."""
         return differences(self.checkpoint_state(a), self.checkpoint_state(b))
 
+    @needs("write")
     def mark(self, checkpoint_id: str | int, marked: bool = True) -> None:
         """Keep a checkpoint for good, or no longer."""
         number = control.checkpoint_number(self.id, checkpoint_id)
@@ -307,10 +369,12 @@ class Session:
 
         self._engine.in_turn(self.id, work)
 
+    @needs("write")
     def restore(self, checkpoint_id: str | int) -> str:
         """Go back to a checkpoint, all or nothing; gives the id of the checkpoint that undoes it. Resume to go on."""
         return control.restore(self._engine, self.id, checkpoint_id)
 
+    @needs("write")
     def change(
         self,
         *,

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..errors import SessionError, SessionNotFound
 from ..storage import listing, serial, sessions
 from . import control, streams
 from .engine import Engine
+from .guard.access import SESSIONS, Caller
 from .plans import Plan
 from .session import Session
 from .sizes import check_text
@@ -29,14 +31,37 @@ class Sessions:
     """Starting and finding sessions."""
 
     def __init__(
-        self, engine: Engine, waker: streams.Waker | None = None, attend: Callable[[], None] | None = None
+        self,
+        engine: Engine,
+        waker: streams.Waker | None = None,
+        attend: Callable[[], None] | None = None,
+        caller: Caller | None = None,
     ) -> None:
         self._engine = engine
         self._waker = waker
         self._attend = attend
+        self._caller = engine.caller if caller is None else caller
 
-    def _handle(self, session_id: str) -> Session:
-        return Session(self._engine, session_id, self._waker, self._attend)
+    def _handle(self, session_id: str, owner: str | None = None) -> Session:
+        return Session(self._engine, session_id, self._waker, self._attend, self._caller, owner)
+
+    def _started(self, plan: Plan | None, order: control.Order) -> Session:
+        """Start a session for the caller, or for another user if the caller is admin of all sessions."""
+        engine, caller = self._engine, self._caller
+        order = replace(order, user=order.user or caller.principal, tenant=caller.tenant)
+        owner = Caller(order.user, caller.tenant) if engine.access.on or caller.tenant else caller
+        if not engine.access.on:
+            return self._handle(control.start(engine, plan, order), order.user)
+        engine.access.require(caller, "write", SESSIONS)
+        if owner != caller:
+            engine.access.require(caller, "admin", "session:*")
+        key = order.key
+        known = engine.database.read(lambda tx: sessions.by_key(tx, caller.tenant, key)) if key is not None else None
+        if known is not None:
+            self._handle(known[0])._require("read")
+        found = self._handle(control.start(engine, plan, order))
+        found._require("read")  # another one may have been quicker to use the key
+        return found
 
     def start(
         self,
@@ -57,8 +82,9 @@ class Sessions:
     ) -> Session:
         """Start a session on a plan; its steps run as soon as a worker is free.
 
-        `key` is an idempotency key: the same key gives the same session. `permissions` are those that the user holds;
-        None grants all that the agents declare. Raises PlanError, SessionError; nothing is written then.
+        `user` is whose it is: the caller's principal where none is named; for another's, access asks for admin on
+        `session:*`. `key` is an idempotency key: the same key gives the same session. `permissions` are those that the
+        user holds; None grants all that the agents declare. Raises PlanError, SessionError; nothing is written then.
         """
         order = control.Order(
             query=query,
@@ -74,7 +100,7 @@ class Sessions:
             metadata=metadata or {},
             file_paths=[str(p) for p in file_paths],
         )
-        return self._handle(control.start(self._engine, plan, order))
+        return self._started(plan, order)
 
     def create(
         self,
@@ -88,17 +114,21 @@ class Sessions:
         `start`.
         """
         order = control.Order(query=query, user=user, preferences=preferences or {}, tags=tuple(tags), **more)
-        return self._handle(control.start(self._engine, None, order))
+        return self._started(None, order)
 
     def get(self, session_id: str) -> Session:
         """The session with that id, or with the only id that starts so. Raises SessionNotFound."""
-        near: list[str] = []
+        near: list[tuple[str, str]] = []
         if _START_OF_ID.fullmatch(session_id):
-            if self._engine.database.read(lambda tx: sessions.identity(tx, session_id)) is not None:
-                return self._handle(session_id)
-            near = self._engine.database.read(lambda tx: sessions.starting_with(tx, session_id))
+            found = self._engine.database.read(lambda tx: sessions.identity(tx, session_id))
+            if found is not None and found[4] == self._caller.tenant:
+                session = self._handle(session_id, owner=found[2])
+                session._require("read")
+                return session
+            whose = self._engine.access.whose(self._caller)
+            near = self._engine.database.read(lambda tx: listing.starting_with(tx, whose, session_id))
         if len(near) == 1:
-            return self._handle(near[0])
+            return self._handle(*near[0])
         hint = f"; {len(near)} ids start so" if near else ""
         raise SessionNotFound(f"no session {session_id!r}{hint}")
 
@@ -121,7 +151,7 @@ class Sessions:
         """A page of sessions, newest first, as a list with a `cursor` for the next page (None at the end).
 
         `order` is created, updated or priority. Archived ones are left out unless `status` names them. Each item is a
-        `Session`.
+        `Session`. Only those are listed that the caller may read.
         """
         wanted = _statuses(status)
         if order not in listing.ORDERS:
@@ -136,10 +166,11 @@ class Sessions:
                 'sessions cannot be searched by words, because encrypt = "all" seals their queries, titles and notes; '
                 "list them by status, user, tag, type or time"
             )
-        after = _position(cursor, order)
+        after, whose = _position(cursor, order), self._engine.access.whose(self._caller)
         rows = self._engine.database.read(
             lambda tx: listing.listing(
                 tx,
+                whose,
                 status=wanted,
                 user=user,
                 tag=tag,
@@ -156,7 +187,7 @@ class Sessions:
         )
         column = listing.ORDERS[order].name
         more = _cursor(rows[limit - 1][column], rows[limit - 1]["id"]) if len(rows) > limit else None
-        return Page([self._handle(row["id"]) for row in rows[:limit]], more)
+        return Page([self._handle(row["id"], row["user"]) for row in rows[:limit]], more)
 
     def search(self, words: str, **filters: Any) -> Page:
         """Sessions whose query, title or notes hold all these words (the last one may be the start of a word)."""
@@ -164,23 +195,29 @@ class Sessions:
 
     def delete(self, session_id: str) -> None:
         """Delete a session that is not active, with everything that belongs to it."""
+        self._handle(session_id)._require("admin")
         control.delete(self._engine, session_id)
         self._engine.copies.forget(session_id)
 
     def cache_stats(self) -> dict[str, Any]:
         """What this process keeps of sessions at hand: entries, most_entries, bytes, hits, misses, hit_rate."""
+        self._engine.access.require(self._caller, "read", SESSIONS)
         return self._engine.copies.stats()
 
     def active_count(self) -> int:
-        """How many sessions are active."""
-        return self._engine.database.read(sessions.active_count)
+        """How many sessions are active, of those that the caller may read."""
+        whose = self._engine.access.whose(self._caller)
+        return self._engine.database.read(lambda tx: listing.active_count(tx, whose))
 
     def cleanup_inactive(self, max_inactivity: float) -> Sequence[str]:
-        """Cancel active and paused sessions that have not changed for so many seconds; pinned ones stay. Gives their
-        ids.
+        """Cancel active and paused sessions that have not changed for so many seconds; pinned ones stay, and those that
+        the caller may not write. Gives their ids.
         """
-        cancelled = []
-        for session_id in self._engine.database.read(lambda tx: sessions.inactive(tx, max_inactivity)):
+        cancelled, access, caller = [], self._engine.access, self._caller
+        found = self._engine.database.read(lambda tx: sessions.inactive(tx, caller.tenant, max_inactivity))
+        for session_id, user in found:
+            if not access.allows(caller, "write", f"session:{session_id}", owner=user):
+                continue
             with contextlib.suppress(SessionError, SessionNotFound):  # it has ended, or was deleted, just now
                 control.cancel(self._engine, session_id)
                 cancelled.append(session_id)

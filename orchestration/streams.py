@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
@@ -61,11 +61,25 @@ class Follower:
                 return
 
 
-def wait(engine: Engine, session_id: str, timeout: float | None, waker: Waker | None = None) -> str:
-    """Wait until a session has ended or is paused; gives its status then. Raises TimeoutError, SessionNotFound."""
+def _allowed() -> None:
+    pass
+
+
+def wait(
+    engine: Engine,
+    session_id: str,
+    timeout: float | None,
+    waker: Waker | None = None,
+    check: Callable[[], None] = _allowed,
+) -> str:
+    """Wait until a session has ended or is paused; gives its status then. `check` is called before each look.
+
+    Raises TimeoutError, SessionNotFound.
+    """
     deadline = None if timeout is None else time.monotonic() + timeout
     with Follower(engine, session_id, waker) as follower:
         while True:
+            check()
             hot = engine.database.read(lambda tx: sessions.status(tx, session_id))
             if hot is None:
                 raise SessionNotFound(f"no session {session_id!r}")
@@ -79,9 +93,15 @@ def wait(engine: Engine, session_id: str, timeout: float | None, waker: Waker | 
 
 
 def stream(
-    engine: Engine, session_id: str, from_offset: int = 0, follow: bool = True, waker: Waker | None = None
+    engine: Engine,
+    session_id: str,
+    from_offset: int = 0,
+    follow: bool = True,
+    waker: Waker | None = None,
+    check: Callable[[], None] = _allowed,
 ) -> Iterator[events.Event]:
-    """A session's events after number `from_offset`, in order, none missing and none twice.
+    """A session's events after number `from_offset`, in order, none missing and none twice. `check` is called before
+    each look.
 
     With `follow` it goes on live and ends after the event that ends the session; without, it ends with the last one
     there is. To go on after a break, pass the `seq` of the last event that was seen.
@@ -89,6 +109,7 @@ def stream(
     seen = from_offset
     with Follower(engine, session_id, waker) as follower:
         while True:
+            check()
             # First how it stands, then what happened: the other way round its last events could slip in between.
             status, found = engine.database.read(partial(_look, session_id=session_id, beyond=seen))
             if status is None:

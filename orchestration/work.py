@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CeleriacError, StepCancelled
 from ..storage import steps
+from ..storage.sessions import Identity
 
 if TYPE_CHECKING:
     from .cache.hit import Hit
@@ -20,7 +21,7 @@ class Work:
     """A claimed step with all that its agent needs."""
 
     claimed: steps.Claimed
-    session: tuple[str, str, str, str]
+    session: Identity
     request: Any
     permissions: list[str] | None
     #: Partial results that are not written yet, as JSON text.

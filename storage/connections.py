@@ -45,7 +45,7 @@ class Connections:
             path = Path(url.database or "").absolute()
             path.parent.mkdir(parents=True, exist_ok=True)
             self.gate = sqlite.WriteGate(path.with_name(path.name + "-gate"))
-        self.watches: weakref.WeakSet[Changes] = weakref.WeakSet()
+        self.watches: weakref.WeakSet[Changes | Glance] = weakref.WeakSet()
         _all.add(self)
 
     @property
@@ -131,6 +131,9 @@ class Connections:
     def close(self) -> None:
         """Close what is not in use, and the gate."""
         self.close_idle()
+        for watch in list(self.watches):
+            if isinstance(watch, Glance):
+                watch.close()
         if self.gate is not None:
             self.gate.close()
 
@@ -153,6 +156,9 @@ class Connections:
         self._room = threading.Semaphore(MOST)
         self._idle = deque()
         self._engine = None
+        for watch in self.watches:
+            if isinstance(watch, Glance):
+                watch.forget()
         if self.gate is not None:
             self.gate.forget()
 
@@ -184,6 +190,40 @@ class Changes:
     def close(self) -> None:
         """Close the connection; asking again opens a new one, and counts as a change."""
         connection, self._connection = self._connection, None
+        if connection is not None:
+            _close_quietly(connection)
+
+
+class Glance:
+    """One short query that SQLite answers again and again on a connection of its own, without a transaction said
+    around it: about a fifteenth of what `Database.read` costs. Each answer is of now. Safe in threads and across forks.
+    """
+
+    def __init__(self, connections: Connections, sql: str) -> None:
+        self._connections = connections
+        self._sql = sql
+        self._alone = threading.Lock()
+        self._connection: Any = None
+        self._cursor: Any = None
+        connections.watches.add(self)
+
+    def value(self, **values: Any) -> Any:
+        """The first column of the first row, or None. Raises what the driver raises."""
+        with self._connections.busy, self._alone:
+            if self._connection is None:
+                self._connection = self._connections.open()
+                self._cursor = self._connection.cursor()
+            found = self._cursor.execute(self._sql, values).fetchall()  # all, so that nothing stays open
+        return found[0][0] if found else None
+
+    def forget(self) -> None:
+        """After a fork, before which it was closed: with a lock that nobody holds."""
+        self._alone = threading.Lock()
+
+    def close(self) -> None:
+        """Close the connection; the next use opens a new one."""
+        with self._alone:
+            connection, self._connection, self._cursor = self._connection, None, None
         if connection is not None:
             _close_quietly(connection)
 

@@ -22,7 +22,7 @@ from sqlalchemy.types import Float
 
 from ..errors import StorageError
 from . import sqlite
-from .connections import Changes, Connections
+from .connections import Changes, Connections, Glance
 from .faults import point
 from .keys.codec import Codec, Seals
 
@@ -223,6 +223,26 @@ class Database:
     def changes(self) -> Changes:
         """A watch that tells whether any process has committed since it was last asked."""
         return Changes(self._connections)
+
+    def glance(self, query: Query) -> Callable[..., Any]:
+        """A function that gives the first value that a short query finds now (None: no row), where that costs least.
+
+        Each call sees all that was committed before it.
+        """
+        if not self.is_sqlite:
+            return lambda **values: self.read(lambda tx: tx.value(query, **values))
+        look = Glance(self._connections, query.text(self._dialect)[0])
+
+        def glance(**values: Any) -> Any:
+            try:
+                return look.value(**values)
+            except Exception as fault:
+                if not _is_of_driver(fault):
+                    raise
+                look.close()
+                return self.read(lambda tx: tx.value(query, **values))  # tries again, and says what is wrong
+
+        return glance
 
     # -- transactions ------------------------------------------------------------------------------------------------
 

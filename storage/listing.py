@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, or_, select, text
+from sqlalchemy import and_, false, func, or_, select, text
 
 from .database import Query, Transaction
 from .sessions import opened
@@ -17,8 +18,46 @@ _s = sessions.c
 ORDERS = {"created": _s.id, "updated": _s.updated_at, "priority": _s.priority}
 
 
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Sessions of one tenant; of these, where `user` is not None, only that user's (if it is not empty) and those whose
+    ids are of a pattern, in which `*` stands for any characters.
+    """
+
+    tenant: str = ""
+    user: str | None = None
+    patterns: tuple[str, ...] = ()
+
+    def conditions(self) -> list[Any]:
+        """What holds for their rows."""
+        if self.user is None:
+            return [_s.tenant == self.tenant]
+        own = [_s.user == self.user] if self.user else []
+        # An id holds none but these characters, so LIKE has none to escape, and no case to fold.
+        fitting = [one for one in self.patterns if set(one) <= _OF_IDS]
+        among = [_s.id.like(one.replace("*", "%")) if "*" in one else _s.id == one for one in fitting]
+        return [_s.tenant == self.tenant, or_(*own, *among) if own or among else false()]
+
+
+_OF_IDS = set("0123456789abcdef-*")
+
+
+def starting_with(tx: Transaction, whose: Whose, start: str) -> list[tuple[str, str]]:
+    """(id, user) of up to three of these sessions whose ids start with that text, which holds only what ids are made
+    of.
+    """
+    wanted = [*whose.conditions(), _s.id.like(start + "%")]
+    return [(row[0], row[1]) for row in tx.rows(select(_s.id, _s.user).where(*wanted).limit(3))]
+
+
+def active_count(tx: Transaction, whose: Whose) -> int:
+    """How many of these sessions are active."""
+    return int(tx.value(select(func.count()).where(*whose.conditions(), _s.status == "active")))
+
+
 def listing(
     tx: Transaction,
+    whose: Whose,
     *,
     status: Sequence[str] = (),
     user: str | None = None,
@@ -33,10 +72,10 @@ def listing(
     limit: int = 100,
     words: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of sessions that match all that is given. `after` is (order value, id) of the row before the page."""
+    """Rows of these sessions that match all that is given. `after` is (order value, id) of the row before the page."""
     column = ORDERS[order]
     query = select(*sessions.columns)
-    wanted: list[Any] = []
+    wanted = whose.conditions()
     if status:
         wanted.append(or_(*(_s.status == one for one in status)))  # IN would need parameters made anew for each run
     for one, value in ((_s.user, user), (_s.type, type_)):

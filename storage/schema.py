@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, inspect, text
 
 from ..errors import StorageError
-from . import agent_parts, migration_runs, paces
+from . import access, agent_parts, migration_runs, paces
 from .cache import tables as _cache
 from .database import Database
 from .keys import keymarks
@@ -17,9 +17,9 @@ from .states import tables as _states
 from .tables import metadata
 
 #: Where tables are declared beside `tables`: `metadata` knows them once they are imported.
-DECLARED = (agent_parts, keymarks, migration_runs, paces, _cache, _states)
+DECLARED = (access, agent_parts, keymarks, migration_runs, paces, _cache, _states)
 #: The newest revision in `migrations/versions`; a test holds the two together.
-HEAD = "0009"
+HEAD = "0010"
 #: Where Alembic finds them, also when the package is installed: package:folder.
 SCRIPTS = "celeriac.storage:migrations"
 

@@ -77,7 +77,9 @@ def _save(*more: str) -> Query:
 #: Setting an indexed column, even to what it is, costs SQLite a page of the index with every step.
 _SAVE = _save()
 _SAVE_MOVED = _save("status")
-_IDENTITY = Query(select(_s.id, _s.query, _s.user, _s.correlation_id).where(_this))
+_IDENTITY = Query(select(_s.id, _s.query, _s.user, _s.correlation_id, _s.tenant).where(_this))
+#: (id, query, user, correlation id, tenant) of a session: what never changes.
+Identity = tuple[str, str, str, str, str]
 
 
 def lock(tx: Transaction, session_id: str) -> Hot | None:
@@ -123,18 +125,10 @@ def start_chain_anew(tx: Transaction, session_id: str) -> None:
     tx.run(_NO_BASE, session=session_id)
 
 
-def identity(tx: Transaction, session_id: str) -> tuple[str, str, str, str] | None:
-    """(id, query, user, correlation id): what never changes."""
+def identity(tx: Transaction, session_id: str) -> Identity | None:
+    """(id, query, user, correlation id, tenant): what never changes."""
     row = tx.row(_IDENTITY, session=session_id)
-    return None if row is None else (row[0], tx.open(row[1], "sessions.query", session_id), row[2], row[3])
-
-
-_STARTING = Query(select(_s.id).where(_s.id.like(bindparam("start"))).limit(3))
-
-
-def starting_with(tx: Transaction, start: str) -> list[str]:
-    """Up to three ids that start with that text, which holds only what ids are made of."""
-    return [row[0] for row in tx.rows(_STARTING, start=start + "%")]
+    return None if row is None else (row[0], tx.open(row[1], "sessions.query", session_id), row[2], row[3], row[4])
 
 
 _STATUS = Query(select(_s.status, _s.event_seq).where(_this))
@@ -166,6 +160,7 @@ _CREATE_COLUMNS = (
     "plan_name",
     "fingerprint",
     "correlation_id",
+    "tenant",
 )
 _INSERT = Query(
     insert(sessions).values(
@@ -200,7 +195,7 @@ _TAGS = Query(
     select(session_tags.c.tag).where(session_tags.c.session_id == bindparam("session")).order_by(session_tags.c.tag)
 )
 _DROP_TAGS = Query(delete(session_tags).where(session_tags.c.session_id == bindparam("session")))
-_BY_KEY = Query(select(_s.id, _s.fingerprint).where(_s.key == bindparam("wanted")))
+_BY_KEY = Query(select(_s.id, _s.fingerprint).where(_s.tenant == bindparam("of"), _s.key == bindparam("wanted")))
 
 
 def create(tx: Transaction, values: Mapping[str, Any], documents: Mapping[str, str], tags: Sequence[str]) -> None:
@@ -218,9 +213,9 @@ def _document(tx: Transaction, session_id: str, name: str, body: str) -> str:
     return tx.seal(body, "session_documents.body", session_id, name)
 
 
-def by_key(tx: Transaction, key: str) -> tuple[str, str] | None:
-    """(id, plan fingerprint) of the session with that idempotency key."""
-    return tx.row(_BY_KEY, wanted=key)
+def by_key(tx: Transaction, tenant: str, key: str) -> tuple[str, str] | None:
+    """(id, plan fingerprint) of the tenant's session with that idempotency key."""
+    return tx.row(_BY_KEY, of=tenant, wanted=key)
 
 
 def put_document(tx: Transaction, session_id: str, name: str, body: str) -> None:
@@ -289,9 +284,9 @@ def opened(tx: Transaction, row: Row) -> dict[str, Any]:
     return found | {name: tx.open(found[name], f"sessions.{name}", found["id"]) for name in ("query", "title", "error")}
 
 
-_COUNT = Query(select(func.count()).where(_s.status == literal_column("'active'")))
 _INACTIVE = Query(
-    select(_s.id).where(
+    select(_s.id, _s.user).where(
+        _s.tenant == bindparam("of"),
         _s.status.in_([literal_column("'active'"), literal_column("'paused'")]),
         _s.pinned == 0,
         _s.updated_at < now() - bindparam("idle"),
@@ -299,10 +294,16 @@ _INACTIVE = Query(
 )
 _OPEN_OF = Query(
     select(func.count()).where(
-        _s.user == bindparam("whose"), _s.status.in_([literal_column("'active'"), literal_column("'paused'")])
+        _s.tenant == bindparam("of"),
+        _s.user == bindparam("whose"),
+        _s.status.in_([literal_column("'active'"), literal_column("'paused'")]),
     )
 )
-_BYTES_OF = Query(select(func.coalesce(func.sum(_s.stored_bytes), 0)).where(_s.user == bindparam("whose")))
+_BYTES_OF = Query(
+    select(func.coalesce(func.sum(_s.stored_bytes), 0)).where(
+        _s.tenant == bindparam("of"), _s.user == bindparam("whose")
+    )
+)
 #: Two transactions that start a session for one user count one after the other.
 _ALONE = Query(text("SELECT pg_advisory_xact_lock(7201462, hashtext(:whose))"))
 _OWNED = (
@@ -314,26 +315,23 @@ _DELETE_ROW = Query(delete(sessions).where(_this))
 _DELETE_WORDS = Query(text("DELETE FROM session_search WHERE session_id = :session"))
 
 
-def active_count(tx: Transaction) -> int:
-    """How many sessions are active."""
-    return int(tx.value(_COUNT))
+def inactive(tx: Transaction, tenant: str, idle: float) -> list[tuple[str, str]]:
+    """(id, user) of a tenant's active and paused sessions that are not pinned and have not changed for `idle`
+    seconds.
+    """
+    return [(row[0], row[1]) for row in tx.rows(_INACTIVE, of=tenant, idle=idle)]
 
 
-def inactive(tx: Transaction, idle: float) -> list[str]:
-    """Ids of active and paused sessions that are not pinned and have not changed for `idle` seconds."""
-    return [row[0] for row in tx.rows(_INACTIVE, idle=idle)]
-
-
-def open_of(tx: Transaction, user: str) -> int:
-    """How many active and paused sessions a user has; until the transaction ends, nobody else counts them."""
+def open_of(tx: Transaction, tenant: str, user: str) -> int:
+    """How many active and paused sessions a user of a tenant has; nobody else counts them until it is committed."""
     if tx.dialect_name == "postgresql":
-        tx.rows(_ALONE, whose=user)
-    return int(tx.value(_OPEN_OF, whose=user))
+        tx.rows(_ALONE, whose=f"{tenant}/{user}")
+    return int(tx.value(_OPEN_OF, of=tenant, whose=user))
 
 
-def bytes_of(tx: Transaction, user: str) -> int:
-    """Bytes of outputs and partial results in all sessions of a user."""
-    return int(tx.value(_BYTES_OF, whose=user))
+def bytes_of(tx: Transaction, tenant: str, user: str) -> int:
+    """Bytes of outputs and partial results in all sessions of a user of a tenant."""
+    return int(tx.value(_BYTES_OF, of=tenant, whose=user))
 
 
 def erase(tx: Transaction, session_id: str) -> bool:

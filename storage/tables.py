@@ -44,7 +44,7 @@ sessions = Table(
     "sessions",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("key", Text, unique=True),  # idempotency key of the enqueue
+    Column("key", Text),  # idempotency key of the enqueue
     Column("query", Text, nullable=False),
     Column("user", Text, nullable=False, server_default=""),
     Column("type", Text, nullable=False, server_default="research"),  # dm, group, research
@@ -68,11 +68,13 @@ sessions = Table(
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column("completed_at", Double),
+    Column("tenant", Text, nullable=False, server_default=""),
     # outputs and partial results that were recorded, as bytes of JSON, and how many of them as blobs
     Column("stored_bytes", BigInteger, nullable=False, server_default=text("0")),
     _count("stored_blobs"),
-    Index("sessions_by_status", "status", "id"),
-    Index("sessions_by_user", "user", "id"),
+    Index("sessions_by_key", "tenant", "key", unique=True),
+    Index("sessions_by_status", "tenant", "status", "id"),
+    Index("sessions_by_user", "tenant", "user", "id"),
     **_TOGETHER,
 )
 

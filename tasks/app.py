@@ -21,9 +21,12 @@ from ..config import Settings
 from ..orchestration import sweeping
 from ..orchestration.agents import Registry, registry
 from ..orchestration.cache import ResultCache
+from ..orchestration.cache.door import CallersCache
 from ..orchestration.cache.sharing import StepCache
 from ..orchestration.engine import Engine
 from ..orchestration.guard import logs
+from ..orchestration.guard.access import Caller, Right
+from ..orchestration.guard.grants import Grants
 from ..orchestration.heartbeat import Heartbeat
 from ..orchestration.schemas import Schemas, schemas
 from ..orchestration.schemas.runs import Migrations
@@ -35,6 +38,7 @@ from ..storage.events import Hint
 from ..storage.keys import keymarks
 from ..storage.keys.sealing import KeyRing
 from . import conf, consumer, own, signals
+from .acting import Acting
 from .embedded import DaemonPool, EmbeddedWorker
 from .flower import StepEvents
 from .loading import load_agents
@@ -126,14 +130,16 @@ class Celeriac:
     @property
     def sessions(self) -> Sessions:
         """Starting and finding sessions."""
-        engine = self.engine
-        self._serving.count_slots()
-        return Sessions(engine, self._waker, self._attend)
+        return self._acting(self._engine.caller).sessions
 
     @property
     def state(self) -> State:
         """Keyed state in scopes; agents have it as `ctx.state`."""
-        return self.engine.state
+        return self.engine.state if self._is_plain else self._own_state
+
+    @functools.cached_property
+    def _own_state(self) -> State:
+        return self.engine.state_for(self._engine.caller)
 
     @property
     def schemas(self) -> Schemas:
@@ -144,48 +150,44 @@ class Celeriac:
     @property
     def migrations(self) -> Migrations:
         """Bringing values of keyed state to other versions of their schemas."""
-        return Migrations(self.state, self.schemas, self.engine, self.settings.state_url or self.settings.database)
+        return self._acting(self._engine.caller).migrations
 
     @property
-    def cache(self) -> ResultCache:
+    def cache(self) -> ResultCache | CallersCache:
         """The cache of agents' results, shared by all processes of this database."""
         self.prepare()
-        return self._cache
+        return self._cache if self._is_plain else self._acting(self._engine.caller).cache
 
-    def research(
-        self,
-        question: str,
-        folders: Sequence[str | Path],
-        *,
-        out: str | Path,
-        kind: str = "documents",
-        model: str | None = None,
-        user: str = "",
-        key: str | None = None,
-        tags: Sequence[str] = (),
-    ) -> Session:
-        """Start the built-in research job, and do not wait for it.
+    def research(self, question: str, folders: Sequence[str | Path], *, out: str | Path, **more: Any) -> Session:
+        """Start the built-in research job, and do not wait for it; as `Acting.research`."""
+        return self._acting(self._engine.caller).research(question, folders, out=out, **more)
 
-        A question over folders of documents, or (`kind="licences"`) a licence review of the packages installed in them;
-        `model` None takes the one of the settings. The report is written to the folder `out`.
+    @property
+    def grants(self) -> Grants:
+        """Giving grants and taking them back."""
+        return self._acting(self._engine.caller).grants
+
+    def acting_as(self, principal: str, tenant: str | None = None) -> Acting:
+        """Sessions, state, cache, migrations and grants as a principal of a tenant has them (None: of the settings').
+
+        Nothing of another tenant can be had from it. Who is who is for the program to know: nobody is asked for a
+        password here. Raises SettingsError for a name that is none.
         """
-        from ..orchestration.research import job
+        return self._acting(Caller(principal, self.settings.tenant if tenant is None else tenant))
 
-        plan = job.plan(
-            kind,
-            [str(Path(f).absolute()) for f in folders],
-            str(Path(out).absolute()),
-            self.settings.model if model is None else model,
-        )
-        return self.sessions.start(
-            plan,
-            question,
-            user=user,
-            key=key,
-            tags=tags,
-            title=plan.description,
-            metadata={"kind": kind, "out": str(out)},
-        )
+    def _acting(self, caller: Caller) -> Acting:
+        engine = self.engine
+        self._serving.count_slots()
+        return Acting(engine, self._cache, caller, self._waker, self._attend)
+
+    def require(self, right: Right, resource: str) -> None:
+        """Raise AccessDenied unless the principal of the settings holds that right; nothing while access is off."""
+        self.engine.access.require(self._engine.caller, right, resource)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether nobody is named and nothing checked: then state and cache are those of whoever holds the database."""
+        return not self._engine.access.on and not self.settings.tenant
 
     def sweep(self) -> Swept:
         """Return steps of dead workers and publish hints that were lost, once."""

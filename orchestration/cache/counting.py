@@ -31,9 +31,9 @@ class Counting:
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
 
-    def count(self, name: str, value: float = 1, key: str | None = None) -> None:
-        """Add to a counter; with `key`, that entry was used."""
-        counts = self._counts
+    def count(self, name: str, value: float = 1, key: str | None = None, tenant: str = "") -> None:
+        """Add to a counter of a tenant; with `key`, that entry was used."""
+        counts, name = self._counts, counters.name_of(name, tenant) if tenant else name
         counts[name] = counts.get(name, 0) + value
         if key is not None:
             used = self._used

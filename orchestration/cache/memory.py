@@ -76,15 +76,16 @@ class Memory:
         with self._lock:
             self._kept.clear()
 
-    def figures(self) -> tuple[int, int]:
-        """How many copies there are, and their bytes."""
+    def figures(self, tenant: str = "") -> tuple[int, int]:
+        """How many copies of a tenant's there are, and their bytes."""
         with self._lock:
-            return len(self._kept), int(self._kept.currsize)
+            sizes = [_size(copy) for copy in self._kept.values() if copy.entry.tenant == tenant]
+        return len(sizes), sum(sizes)
 
 
 def hits(cutoff: Cutoff, entry: Entry) -> bool:
     """Whether an invalidation means an entry."""
-    if cutoff.generation <= entry.generation:
+    if cutoff.generation <= entry.generation or cutoff.tenant not in (entry.tenant, None):
         return False
     kind, value = cutoff.kind, cutoff.value
     return (

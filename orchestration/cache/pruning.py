@@ -20,21 +20,26 @@ def _until_none(database: Database, find: Callable[[Transaction], list[str]], re
     return count
 
 
-def expired(database: Database, remove: Remove, most: int | None) -> int:
+# Where a `tenant` may be given, None means all.
+
+
+def expired(database: Database, remove: Remove, most: int | None, tenant: str | None = None) -> int:
     """Delete entries that may not be served any more, at most `most`; gives how many."""
     if most is None:
-        return _until_none(database, entries.expired, remove)
-    keys = database.read(lambda tx: entries.expired(tx, most))
+        return _until_none(database, lambda tx: entries.expired(tx, tenant=tenant), remove)
+    keys = database.read(lambda tx: entries.expired(tx, most, tenant))
     remove(keys)
     return len(keys)
 
 
-def little_used(database: Database, remove: Remove, least: int) -> int:
+def little_used(database: Database, remove: Remove, least: int, tenant: str | None = None) -> int:
     """Delete entries that were used less than `least` times; gives how many."""
-    return _until_none(database, lambda tx: entries.little_used(tx, least), remove)
+    return _until_none(database, lambda tx: entries.little_used(tx, least, tenant=tenant), remove)
 
 
-def over(database: Database, remove: Remove, max_entries: int | None, max_bytes: int | None) -> int:
+def over(
+    database: Database, remove: Remove, max_entries: int | None, max_bytes: int | None, tenant: str | None = None
+) -> int:
     """Delete the entries whose use is longest ago, as many as are over the limits; gives how many."""
-    limits = [_NO_LIMIT if limit is None else limit for limit in (max_entries, max_bytes)]
-    return _until_none(database, lambda tx: entries.over(tx, *limits), remove)
+    most, size = (_NO_LIMIT if limit is None else limit for limit in (max_entries, max_bytes))
+    return _until_none(database, lambda tx: entries.over(tx, most, size, tenant=tenant), remove)

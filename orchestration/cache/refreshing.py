@@ -110,4 +110,4 @@ class Refresher:
         )
         if entry is not None and self._engine.database.write(lambda tx: self._cache.write(tx, entry)):
             self._cache.stored(entry)
-            self._cache.count(refreshed=1)
+            self._cache.count(key.scope[0], refreshed=1)

@@ -91,7 +91,7 @@ class ResultCache:
             return None
         copy = self._memory.get(key.hash)
         if copy is not None and copy.scope == key.scope and clock < copy.entry.expires_at:
-            self._counting.count("process", key=key.hash)
+            self._counting.count("process", key=key.hash, tenant=key.scope[0])
             return Hit(copy, "process", clock)
         try:
             found = self._shared(key, clock)
@@ -99,9 +99,9 @@ class ResultCache:
             logger.warning("the cache is not used, because the database does not answer: %s", fault)
             return None
         if found is None:
-            self._counting.count("misses")
+            self._counting.count("misses", tenant=key.scope[0])
             return None
-        self._counting.count("shared", key=key.hash)
+        self._counting.count("shared", key=key.hash, tenant=key.scope[0])
         return Hit(found, "shared", clock)
 
     def _shared(self, key: Key, clock: float) -> Copy | None:
@@ -197,7 +197,7 @@ class ResultCache:
         """The entry of an agent's output; None if it is too large. Raises NotSerializable."""
         packed, encoding, size = self._packing.pack(output, key)
         if len(packed) > self._settings.cache_entry_bytes:
-            self._counting.count("refused")
+            self._counting.count("refused", tenant=key.scope[0])
             return None
         clock = self._watch.look()
         ends = clock + min(self._settings.cache_default_ttl if ttl is None else ttl, LONGEST_CACHED)
@@ -230,7 +230,7 @@ class ResultCache:
 
     def stored(self, entry: Entry) -> None:
         """After the commit that wrote an entry: keep copies of it at hand."""
-        self._counting.count("stored")
+        self._counting.count("stored", tenant=entry.tenant)
         body = self._packing.unpack(entry)
         if body is not None:
             self._remember(entry, body)
@@ -257,9 +257,11 @@ class ResultCache:
         content_hash: str | None = None,
         tag: str | None = None,
         everything: bool = False,
+        tenant: str = "",
     ) -> int:
-        """Let no process serve these results any more, nor store what is being computed for them now; gives how many
-        entries were deleted. Other processes know it within 50 ms. Exactly one of the arguments is given.
+        """Let no process serve these results of a tenant any more, nor store what is being computed for them now; gives
+        how many entries were deleted. Other processes know it within 50 ms. Exactly one of the other arguments is
+        given.
         """
         given = {"key": key, "agent": agent, "content_hash": content_hash, "tag": tag}
         wanted = [(kind, str(value)) for kind, value in given.items() if value is not None]
@@ -271,11 +273,11 @@ class ResultCache:
         if not serial.is_storable(value) or (kind != "everything" and not value):
             raise CacheError(f"{kind} to invalidate must be text that is not empty, found {value!r:.80}")
         kind = "content" if kind == "content_hash" else kind
-        generation = self._database.write(lambda tx: cutoffs.cut(tx, kind, value))
+        generation = self._database.write(lambda tx: cutoffs.cut(tx, kind, value, tenant))
         self._watch.look(at_once=True)
-        keys = self._database.read(lambda tx: entries.matching(tx, kind, value, generation))
+        keys = self._database.read(lambda tx: entries.matching(tx, kind, value, generation, tenant))
         self._remove(keys)
-        self._counting.count("invalidated", len(keys))
+        self._counting.count("invalidated", len(keys), tenant=tenant)
         return len(keys)
 
     def _remove(self, keys: Sequence[str]) -> None:
@@ -290,17 +292,23 @@ class ResultCache:
         if self._fast is not None:
             self._fast.remove(keys)
 
-    def cleanup_expired(self, most: int | None = None) -> int:
-        """Delete what may not be served any more, at most so many entries; gives how many."""
-        count = pruning.expired(self._database, self._remove, most)
-        self._counting.count("expired", count)
+    def cleanup_expired(self, most: int | None = None, tenant: str | None = None) -> int:
+        """Delete what may not be served any more (None: of all tenants), at most so many entries; gives how many."""
+        count = pruning.expired(self._database, self._remove, most, tenant)
+        self._counting.count("expired", count, tenant=tenant or "")
         return count
 
     def prune(
-        self, *, max_bytes: int | None = None, max_entries: int | None = None, min_accesses: int | None = None
+        self,
+        *,
+        max_bytes: int | None = None,
+        max_entries: int | None = None,
+        min_accesses: int | None = None,
+        tenant: str | None = None,
     ) -> int:
-        """Delete entries that were used less than `min_accesses` times, then those whose use is longest ago until there
-        are at most `max_entries` of at most `max_bytes` (as stored); gives how many. At least one of them is given.
+        """Delete entries (None: of all tenants) that were used less than `min_accesses` times, then those whose use is
+        longest ago until there are at most `max_entries` of at most `max_bytes` (as stored); gives how many. At least
+        one of the limits is given.
         """
         limits = {"max_bytes": max_bytes, "max_entries": max_entries, "min_accesses": min_accesses}
         if all(limit is None for limit in limits.values()):
@@ -309,9 +317,9 @@ class ResultCache:
             if limit is not None and limit < 0:
                 raise CacheError(f"{name} must be at least 0, found {limit}")
         self.flush()
-        count = pruning.little_used(self._database, self._remove, min_accesses) if min_accesses else 0
-        count += pruning.over(self._database, self._remove, max_entries, max_bytes)
-        self._counting.count("pruned", count)
+        count = pruning.little_used(self._database, self._remove, min_accesses, tenant) if min_accesses else 0
+        count += pruning.over(self._database, self._remove, max_entries, max_bytes, tenant)
+        self._counting.count("pruned", count, tenant=tenant or "")
         return count
 
     def tidy(self) -> int:
@@ -330,21 +338,21 @@ class ResultCache:
         """Add what this process has counted to the sums."""
         self._counting.flush()
 
-    def count(self, **values: float) -> None:
+    def count(self, tenant: str, **values: float) -> None:
         """Count something that belongs to the cache, by name."""
         for name, value in values.items():
-            self._counting.count(name, value)
+            self._counting.count(name, value, tenant=tenant)
 
-    def stats(self) -> dict[str, Any]:
-        """What the cache holds and what it was good for, over all processes, as JSON-able data.
+    def stats(self, tenant: str = "") -> dict[str, Any]:
+        """What the cache holds for a tenant and what it was good for, over all processes, as JSON-able data.
 
         Sums of other processes are up to five seconds old, and lack what a killed process had not handed over.
         """
         self.flush()
         totals, by_agent, sums = self._database.read(
-            lambda tx: (entries.totals(tx), entries.by_agent(tx), counters.totals(tx))
+            lambda tx: (entries.totals(tx, tenant), entries.by_agent(tx, tenant), counters.totals(tx, tenant))
         )
-        here = self._memory.figures()
+        here = self._memory.figures(tenant)
         return figures.shown(totals, by_agent, sums, here)
 
     def close(self) -> None:

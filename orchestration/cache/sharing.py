@@ -74,7 +74,9 @@ class StepCache:
         if agent.cache_ttl is None or not work.may_cache or not session_id:
             return None
         try:
-            key = self.cache.key(agent.name, work.request, permissions=permissions, version=agent.version)
+            key = self.cache.key(
+                agent.name, work.request, permissions=permissions, version=agent.version, tenant=work.session[4]
+            )
             hit = self.cache.get(key) or self._first(work, agent, key)
         except (Lost, PutBack):
             raise
@@ -105,7 +107,7 @@ class StepCache:
 
         found = self._engine.in_turn(c.session_id, begin)
         if found.how == "flying":
-            self.cache.count(waited=1)
+            self.cache.count(key.scope[0], waited=1)
             raise PutBack(f"step {c.name} of session {c.session_id} waits for another that computes the same")
         if found.hit is None:
             work.flight = Flight(key, agent, found.generation, time.monotonic())
@@ -117,7 +119,8 @@ class StepCache:
         """A step's output was recorded: cache it, and let go on who waits for it. Or note what a hit has saved."""
         if work.hit is not None:
             entry = work.hit.entry
-            self.cache.count(saved_runs=1, saved_seconds=entry.seconds, saved_cost=entry.cost or 0.0)
+            saved = {"saved_runs": 1, "saved_seconds": entry.seconds, "saved_cost": entry.cost or 0.0}
+            self.cache.count(entry.tenant, **saved)
             return
         flight, work.flight = work.flight, None
         if flight is None:
@@ -132,7 +135,7 @@ class StepCache:
         c, agent, key = work.claimed, flight.agent, flight.key
         entry = None
         if apart:
-            self.cache.count(refused=1)
+            self.cache.count(key.scope[0], refused=1)
         else:
             entry = self.cache.make(
                 key,

@@ -28,7 +28,7 @@ class Watch:
         self._lock = threading.Lock()
         self._look_at = 0.0
         self._ahead = 0.0
-        self._cut: dict[tuple[str, str], int] = {}
+        self._cut: dict[tuple[str, str, str | None], int] = {}
         self.generation = -1
 
     def look(self, at_once: bool = False) -> float:
@@ -55,8 +55,8 @@ class Watch:
         self._ahead = clock - time.monotonic()
         if generation < known:  # another database, or an older one was restored: nothing is known any more
             self._cut = {}
-            new = [Cutoff("everything", "", known + 1)]
-        self._cut.update({(c.kind, c.value): c.generation for c in new})
+            new = [Cutoff("everything", "", known + 1, None)]
+        self._cut.update({(c.kind, c.value, c.tenant): c.generation for c in new})
         self.generation = generation
         if new:
             self._changed(new)
@@ -71,8 +71,11 @@ class Watch:
                 return False
         if not cut:
             return True
-        if cut.get(("everything", ""), 0) > at or cut.get(("key", entry.key), 0) > at:
+        of = entry.tenant
+        if cut.get(("everything", "", of), 0) > at or cut.get(("everything", "", None), 0) > at:
             return False
-        if cut.get(("agent", entry.agent), 0) > at or cut.get(("content", entry.content), 0) > at:
+        if cut.get(("key", entry.key, of), 0) > at or cut.get(("agent", entry.agent, of), 0) > at:
             return False
-        return all(cut.get(("tag", tag), 0) <= at for tag in entry.tags)
+        if cut.get(("content", entry.content, of), 0) > at:
+            return False
+        return all(cut.get(("tag", tag, of), 0) <= at for tag in entry.tags)

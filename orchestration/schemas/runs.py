@@ -26,6 +26,7 @@ from .values import Aim, Change, KeyedValues
 
 if TYPE_CHECKING:
     from ..engine import Engine
+    from ..guard.access import Caller, Right
     from ..state.state import State
 
 #: Failures, and keys that an undo left alone, that a report names.
@@ -77,11 +78,15 @@ def _nothing(_looked: int, _total: int) -> None:
 class Migrations:
     """Migrations of the values of one State, kept in one database. `place` names where that state lies."""
 
-    def __init__(self, state: State, schemas: Schemas, engine: Engine, place: str = "") -> None:
+    def __init__(
+        self, state: State, schemas: Schemas, engine: Engine, place: str = "", caller: Caller | None = None
+    ) -> None:
         self._state = state
         self._schemas = schemas
         self._engine = engine
-        self._place = serial.digest(f"{place}\n{state.place_of('')}".encode())[:32]
+        self._caller = engine.caller if caller is None else caller
+        place = serial.digest(f"{place}\n{state.place_of('')}".encode())[:32]
+        self._place = f"{place} {self._caller.tenant}" if self._caller.tenant else place
 
     # -- what users call ---------------------------------------------------------------------------------------------
 
@@ -98,7 +103,7 @@ class Migrations:
         progress: Progress = _nothing,
     ) -> Report:
         """What `run` would do, with counts and some values before and after; nothing is written."""
-        aim = self._aim(scope, key, schema, to, through, level)
+        aim = self._aim(scope, key, schema, to, through, level, "read")
         values = KeyedValues(self._state, self._schemas)
         began = time.monotonic()
         report = self._report_of(aim, "", "dry run", dry_run=True)
@@ -131,7 +136,7 @@ class Migrations:
         crash or an interrupt stopped is gone on with. A key that cannot be brought there stays as it is and is
         reported; old values are kept until the run is accepted or undone. Raises SchemaError.
         """
-        aim = self._aim(scope, key, schema, to, through, level)
+        aim = self._aim(scope, key, schema, to, through, level, "write")
         words = {
             "schema": schema,
             "target": str(aim.target.version),
@@ -185,32 +190,46 @@ class Migrations:
 
     def get(self, run_id: str) -> Report:
         """How a run went. Raises SchemaError for an unknown one."""
-        return self._report(self._run(run_id))
+        return self._report(self._run(run_id, "read"))
 
     def list(self) -> list[Report]:
-        """All runs, the newest first."""
-        return [self._report(run) for run in self._engine.database.read(migration_runs.listing)]
+        """All runs, the newest first, over scopes that the caller may read."""
+        access, caller = self._engine.access, self._caller
+        return [self._report(run) for run in self._runs() if access.allows(caller, "read", run.scope)]
 
     # -- within ------------------------------------------------------------------------------------------------------
 
     def _aim(
-        self, scope: str | Scope, key: str, schema: str, to: str | None, through: Sequence[str], level: str
+        self,
+        scope: str | Scope,
+        key: str,
+        schema: str,
+        to: str | None,
+        through: Sequence[str],
+        level: str,
+        right: Right,
     ) -> Aim:
         if level not in LEVELS:
             raise SchemaError(f"level {level!r} is not allowed; allowed: {', '.join(LEVELS)}")
         pattern = Pattern("*" if scope == "all" else scope)
         if pattern.is_exact:
             pattern = Pattern(Scope.parse(pattern.text))
+        self._engine.access.require(self._caller, right, pattern.text)
         stops = tuple(str(self._schemas.get(schema, stop).version) for stop in through)
         return Aim(self._schemas.get(schema, to), stops, pattern, Pattern(key), level)
 
-    def _run(self, run_id: str) -> Run:
-        runs = self._engine.database.read(migration_runs.listing)
-        found = [run for run in runs if run.id == run_id or (len(run_id) >= 8 and run.id.startswith(run_id))]
+    def _runs(self) -> Sequence[Run]:
+        """The runs of the caller's tenant."""
+        found = self._engine.database.read(migration_runs.listing)
+        return [run for run in found if run.place.partition(" ")[2] == self._caller.tenant]
+
+    def _run(self, run_id: str, right: Right = "write") -> Run:
+        found = [run for run in self._runs() if run.id == run_id or (len(run_id) >= 8 and run.id.startswith(run_id))]
         if len(found) != 1:
             raise SchemaError(
                 f"{'no' if not found else 'more than one'} run {run_id!r}; see `celeriac state migrate runs`"
             )
+        self._engine.access.require(self._caller, right, found[0].scope)
         return found[0]
 
     def _carry_on(self, run: Run, progress: Progress, resumed: bool = False, back: bool = False) -> Report:
@@ -227,7 +246,7 @@ class Migrations:
             else:
                 through = tuple(filter(None, run.through.split(",")))
                 scope = run.scope if "*" in run.scope else Scope.parse(run.scope)
-                going.forward(self._aim(scope, run.key, run.schema, run.target, through, run.level))
+                going.forward(self._aim(scope, run.key, run.schema, run.target, through, run.level, "write"))
         finally:
             going.let_go()
         report = self._report(self._run(run.id))

@@ -12,9 +12,16 @@ from ...storage.keys.sealing import KeyRing
 from ...storage.states.opening import open_backend
 from ...storage.states.sql import SqlBackend
 from ..guard import Policy
+from ..guard.access import StateDoor
 from ..schemas import schemas
 from .classes import Rules, Values
 from .state import State
+
+
+def bound(state: State, door: StateDoor) -> State:
+    """The state of a caller's tenant, checked by access where that is on. Nobody else's can be had from it."""
+    own = state.of_tenant(door.caller.tenant)
+    return (own.with_access(door) if door.access.on else own).bound()
 
 
 class HasState(Protocol):

@@ -50,6 +50,7 @@ class State:
         self._ephemeral_seconds = ephemeral_seconds
         self._access = access
         self._prefix = ""
+        self._bound = False
         self._here = threading.local()
 
     @property
@@ -59,7 +60,7 @@ class State:
 
     def of_tenant(self, tenant: str) -> State:
         """The state of one tenant, which shows nothing of any other's; an empty name means the one without."""
-        other = copy.copy(self)
+        other = self._other()
         # The scope of a step is written so that its first id ends at the first slash, whatever it holds.
         other._prefix = f"{TENANT}{str(Scope.step(tenant, '-'))[5:-1]}" if tenant else ""
         other.values = replace(self.values, tenant=tenant)
@@ -67,9 +68,20 @@ class State:
 
     def with_access(self, access: Access | None) -> State:
         """The same state behind a check that is asked before each operation."""
-        other = copy.copy(self)
+        other = self._other()
         other._access = access
         return other
+
+    def bound(self) -> State:
+        """The same state, from which none of another tenant or behind another check can be had."""
+        other = self._other()
+        other._bound = True
+        return other
+
+    def _other(self) -> State:
+        if self._bound:
+            raise StateError("this state belongs to its caller; another one's cannot be had from it")
+        return copy.copy(self)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

@@ -25,9 +25,10 @@ class HeldFailed(StateError):
 class Held:
     """Writes of a step that wait for its result: for each key, in order, what becomes of the value then."""
 
-    def __init__(self, state: State, origin: Origin) -> None:
+    def __init__(self, state: State, origin: Origin, again: Callable[[Transaction, str], None] | None = None) -> None:
         self._state = state
         self._origin = origin
+        self._again = again  # asked whether a scope may still be written, in the transaction that does it
         self._edits: dict[tuple[str, str], list[Write | Edit]] = {}
 
     def add(self, name: str, key: str, edit: Write | Edit) -> None:
@@ -51,8 +52,11 @@ class Held:
 
     def record(self, tx: Transaction) -> None:
         """Write all that is held, in the transaction that records the step's result; functions of `update` are applied
-        to what is there now. Raises HeldFailed; then the transaction must not be committed.
+        to what is there now. Raises HeldFailed and AccessDenied; then the transaction must not be committed.
         """
+        if self._again is not None:
+            for name in sorted({name for name, _ in self._edits}):
+                self._again(tx, name)
         for place in sorted(self._edits):  # one order, or the locks of two steps could cross
             name, key = place
             edits = self._edits[place]

@@ -40,9 +40,15 @@ def add(tx: Transaction, counts: Mapping[str, float]) -> None:
     tx.many(_ADD, [{"name": name, "value": value} for name, value in sorted(counts.items()) if value])
 
 
-def totals(tx: Transaction) -> dict[str, float]:
-    """All sums by name."""
-    return dict(tx.rows(_ALL))
+def name_of(name: str, tenant: str) -> str:
+    """How a tenant's sum is called."""
+    return f"{name}@{tenant}" if tenant else name
+
+
+def totals(tx: Transaction, tenant: str = "") -> dict[str, float]:
+    """All sums of a tenant by name."""
+    found = [(*whole.partition("@"), value) for whole, value in tx.rows(_ALL)]
+    return {name: value for name, _, of, value in found if of == tenant}
 
 
 def save(tx: Transaction, c: Claimed, seconds: float, cost: float | None) -> None:

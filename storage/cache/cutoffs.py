@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, delete, insert, literal_column, select, text, update
+from sqlalchemy import bindparam, delete, insert, literal_column, or_, select, text, update
 
 from ..database import Query, Transaction, now
 from .tables import cache_cutoffs
@@ -27,7 +27,9 @@ _CUT = Query(
     )
 )
 _is_cutoff = _c.kind.not_in([literal_column("'generation'"), literal_column("'name'")])
-_OTHERS = Query(delete(cache_cutoffs).where(_is_cutoff, _c.kind != literal_column("'everything'")))
+#: What an invalidation of everything stands for too.
+_PARTS = ("key", "agent", "content", "tag")
+_OTHERS = Query(delete(cache_cutoffs).where(or_(*(_c.kind == bindparam(one) for one in _PARTS))))
 _NAME = Query(select(_c.generation).where(_c.kind == literal_column("'name'")))
 _GIVE_NAME = Query(
     text(
@@ -41,11 +43,14 @@ _FORGET = Query(delete(cache_cutoffs).where(_c.at < now() - bindparam("age"), _i
 
 @dataclass(frozen=True, slots=True)
 class Cutoff:
-    """An invalidation: whatever is of that key, agent, content or tag, or everything, from before that generation."""
+    """An invalidation: whatever of a tenant (None: of any) is of that key, agent, content or tag, or everything, from
+    before that generation.
+    """
 
     kind: str
     value: str
     generation: int
+    tenant: str | None = ""
 
 
 def moment(tx: Transaction) -> tuple[float, int]:
@@ -66,21 +71,26 @@ def give_name(tx: Transaction) -> str | None:
     return name(tx)
 
 
-def cut(tx: Transaction, kind: str, value: str) -> int:
-    """Invalidate; gives the new generation. Whoever does the same waits until this is committed."""
+def _written(kind: str, tenant: str) -> str:
+    return f"{kind}@{tenant}" if tenant else kind
+
+
+def cut(tx: Transaction, kind: str, value: str, tenant: str = "") -> int:
+    """Invalidate, of one tenant; gives the new generation. Whoever does the same waits until this is committed."""
     generation = tx.value(_NEXT)
     if generation is None:
         tx.run(_FIRST)
         generation = 1
     if kind == "everything":
-        tx.run(_OTHERS)
-    tx.run(_CUT, kind=kind, value=value, generation=generation, at=tx.now())
+        tx.run(_OTHERS, **{one: _written(one, tenant) for one in _PARTS})
+    tx.run(_CUT, kind=_written(kind, tenant), value=value, generation=generation, at=tx.now())
     return int(generation)
 
 
 def since(tx: Transaction, beyond: int) -> list[Cutoff]:
     """What was invalidated after that generation."""
-    return [Cutoff(kind, value, int(at)) for kind, value, at in tx.rows(_SINCE, beyond=beyond)]
+    rows = [(*written.partition("@"), value, int(at)) for written, value, at in tx.rows(_SINCE, beyond=beyond)]
+    return [Cutoff(kind, value, at, tenant) for kind, _, tenant, value, at in rows]
 
 
 def forget(tx: Transaction, age: float) -> int:

@@ -99,14 +99,18 @@ MATCHING: Final[dict[str, Any]] = {
     "everything": _r.key != bindparam("value"),
 }
 _KEYS = {
-    kind: Query(select(_r.key).where(condition, _r.generation < bindparam("before")).order_by(_r.key))
+    kind: Query(
+        select(_r.key)
+        .where(condition, _r.generation < bindparam("before"), _r.tenant == bindparam("of"))
+        .order_by(_r.key)
+    )
     for kind, condition in MATCHING.items()
 }
 
 
-def matching(tx: Transaction, kind: str, value: str, generation: int) -> list[str]:
-    """Keys of the entries of before a generation that an invalidation means; `everything` takes the value ""."""
-    return [row[0] for row in tx.rows(_KEYS[kind], value=value, before=generation)]
+def matching(tx: Transaction, kind: str, value: str, generation: int, tenant: str = "") -> list[str]:
+    """Keys of a tenant's entries of before a generation that an invalidation means; `everything` takes the value ""."""
+    return [row[0] for row in tx.rows(_KEYS[kind], value=value, before=generation, of=tenant)]
 
 
 def remove(tx: Transaction, keys: Iterable[str]) -> None:
@@ -116,9 +120,18 @@ def remove(tx: Transaction, keys: Iterable[str]) -> None:
     tx.many(_CLEAR_TAGS, values)
 
 
-_EXPIRED = Query(select(_r.key).where(_r.stale_until <= now()).order_by(_r.stale_until).limit(bindparam("most")))
-_LITTLE_USED = Query(select(_r.key).where(_r.accesses < bindparam("least")).order_by(_r.key).limit(bindparam("most")))
-_OLDEST_USE = Query(select(_r.key, _r.stored).order_by(_r.used_at, _r.key).limit(bindparam("most")))
+def _both(query: Any) -> dict[bool, Query]:
+    """A query over all entries, and (True) over those of one tenant."""
+    return {False: Query(query), True: Query(query.where(_r.tenant == bindparam("of")))}
+
+
+def _of(tenant: str | None) -> dict[str, str]:
+    return {} if tenant is None else {"of": tenant}
+
+
+_EXPIRED = _both(select(_r.key).where(_r.stale_until <= now()).order_by(_r.stale_until).limit(bindparam("most")))
+_LITTLE_USED = _both(select(_r.key).where(_r.accesses < bindparam("least")).order_by(_r.key).limit(bindparam("most")))
+_OLDEST_USE = _both(select(_r.key, _r.stored).order_by(_r.used_at, _r.key).limit(bindparam("most")))
 _live = _r.stale_until > now()
 _TOTALS = Query(
     select(
@@ -126,34 +139,37 @@ _TOTALS = Query(
         func.coalesce(func.sum(_r.stored), 0),
         func.coalesce(func.sum(_r.size), 0),
         func.coalesce(func.sum(_r.accesses), 0),
-    ).where(_live)
+    ).where(_live, _r.tenant == bindparam("of"))
 )
-_HELD = Query(select(func.count(), func.coalesce(func.sum(_r.stored), 0)).where(_live))
+_HELD = _both(select(func.count(), func.coalesce(func.sum(_r.stored), 0)).where(_live))
 _BY_AGENT = Query(
     select(_r.agent, func.count(), func.sum(_r.stored), func.sum(_r.accesses))
-    .where(_live)
+    .where(_live, _r.tenant == bindparam("of"))
     .group_by(_r.agent)
     .order_by(_r.agent)
 )
 
 
-def expired(tx: Transaction, most: int = BATCH) -> list[str]:
+# Where a `tenant` may be given, None means all.
+
+
+def expired(tx: Transaction, most: int = BATCH, tenant: str | None = None) -> list[str]:
     """Keys of entries that may not be served any more, at most so many."""
-    return [row[0] for row in tx.rows(_EXPIRED, most=most)]
+    return [row[0] for row in tx.rows(_EXPIRED[tenant is not None], most=most, **_of(tenant))]
 
 
-def little_used(tx: Transaction, least: int, most: int = BATCH) -> list[str]:
+def little_used(tx: Transaction, least: int, most: int = BATCH, tenant: str | None = None) -> list[str]:
     """Keys of entries that were used less than `least` times, at most so many."""
-    return [row[0] for row in tx.rows(_LITTLE_USED, least=least, most=most)]
+    return [row[0] for row in tx.rows(_LITTLE_USED[tenant is not None], least=least, most=most, **_of(tenant))]
 
 
-def over(tx: Transaction, max_entries: int, max_bytes: int, most: int = BATCH) -> list[str]:
+def over(tx: Transaction, max_entries: int, max_bytes: int, most: int = BATCH, tenant: str | None = None) -> list[str]:
     """Keys of the entries whose use is longest ago, as many as are over the limits, at most so many."""
-    count, stored = held(tx)
+    count, stored = held(tx, tenant)
     if count <= max_entries and stored <= max_bytes:
         return []
     found: list[str] = []
-    for key, size in tx.rows(_OLDEST_USE, most=most):
+    for key, size in tx.rows(_OLDEST_USE[tenant is not None], most=most, **_of(tenant)):
         if count <= max_entries and stored <= max_bytes:
             break
         found.append(key)
@@ -162,18 +178,18 @@ def over(tx: Transaction, max_entries: int, max_bytes: int, most: int = BATCH) -
     return found
 
 
-def held(tx: Transaction) -> tuple[int, int]:
+def held(tx: Transaction, tenant: str | None = None) -> tuple[int, int]:
     """How many entries there are, and their bytes as stored. Costs less than `totals`."""
-    count, stored = tx.rows(_HELD)[0]
+    count, stored = tx.rows(_HELD[tenant is not None], **_of(tenant))[0]
     return int(count), int(stored)
 
 
-def totals(tx: Transaction) -> tuple[int, int, int, int]:
-    """How many entries there are, their bytes as stored and as JSON, and how often they were used in all."""
-    count, stored, size, accesses = tx.rows(_TOTALS)[0]
+def totals(tx: Transaction, tenant: str = "") -> tuple[int, int, int, int]:
+    """How many entries a tenant has, their bytes as stored and as JSON, and how often they were used in all."""
+    count, stored, size, accesses = tx.rows(_TOTALS, of=tenant)[0]
     return int(count), int(stored), int(size), int(accesses)
 
 
-def by_agent(tx: Transaction) -> list[tuple[str, int, int, int]]:
-    """(agent, entries, bytes as stored, uses)."""
-    return [(agent, int(n), int(stored), int(used)) for agent, n, stored, used in tx.rows(_BY_AGENT)]
+def by_agent(tx: Transaction, tenant: str = "") -> list[tuple[str, int, int, int]]:
+    """(agent, entries, bytes as stored, uses) of a tenant's entries."""
+    return [(agent, int(n), int(stored), int(used)) for agent, n, stored, used in tx.rows(_BY_AGENT, of=tenant)]

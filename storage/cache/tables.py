@@ -53,7 +53,8 @@ cached_tags = Table(
 cache_cutoffs = Table(
     "cache_cutoffs",
     metadata,
-    Column("kind", Text, primary_key=True),  # key, agent, content, tag, everything; generation; name
+    # key, agent, content, tag, everything, of a tenant with @ and its name after it; generation; name
+    Column("kind", Text, primary_key=True),
     Column("value", Text, primary_key=True),
     Column("generation", BigInteger, nullable=False),
     Column("at", Double, nullable=False),

@@ -18,6 +18,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from servers import PostgresServer
 from sqlalchemy import inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from celeriac.errors import StorageError
 from celeriac.storage import migrations, schema
@@ -124,6 +125,28 @@ def test_the_migrations_make_what_the_tables_say(database: Database) -> None:
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
+
+
+def test_sessions_of_before_tenants_keep_their_rows_and_their_keys(database: Database) -> None:
+    schema.upgrade(database, "0007")
+    rows = [("a", "k", 3), ("b", None, 4), ("c", None, 5)]
+    with database.engine.begin() as connection:
+        for session_id, key, priority in rows:
+            connection.execute(
+                text(
+                    'INSERT INTO sessions (id, key, query, "user", priority, status, phase, correlation_id, created_at,'
+                    " updated_at) VALUES (:id, :key, 'q', 'ana', :priority, 'active', 'x', 'c', 1.5, 2.5)"
+                ),
+                {"id": session_id, "key": key, "priority": priority},
+            )
+    schema.upgrade(database)
+    add = "INSERT INTO sessions (id, key, tenant, query, status, phase, correlation_id, created_at, updated_at)"
+    with database.engine.begin() as connection:
+        found = connection.execute(text("SELECT id, key, priority, tenant, updated_at FROM sessions ORDER BY id"))
+        assert [tuple(row) for row in found] == [(*row, "", 2.5) for row in rows]
+        connection.execute(text(f"{add} VALUES ('d', 'k', 'acme', 'q', 'active', 'x', 'c', 1, 1)"))
+    with pytest.raises(IntegrityError), database.engine.begin() as connection:
+        connection.execute(text(f"{add} VALUES ('e', 'k', '', 'q', 'active', 'x', 'c', 1, 1)"))
 
 
 def test_upgrading_again_changes_nothing(database: Database) -> None:

@@ -1,0 +1,90 @@
+"""A Celeriac as one caller has it: a principal of a tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..orchestration.cache import ResultCache
+from ..orchestration.cache.door import CallersCache
+from ..orchestration.engine import Engine
+from ..orchestration.guard.access import Caller
+from ..orchestration.guard.grants import Grants
+from ..orchestration.schemas import schemas
+from ..orchestration.schemas.runs import Migrations
+from ..orchestration.sessions import Session, Sessions
+from ..orchestration.state.state import State
+from ..orchestration.streams import Waker
+
+
+class Acting:
+    """Sessions, state, cached results, migrations and grants as a caller has them: of its tenant, and where access is
+    on, as far as its grants go.
+    """
+
+    def __init__(
+        self, engine: Engine, cache: ResultCache, caller: Caller, waker: Waker | None, attend: Callable[[], None]
+    ) -> None:
+        self.caller = caller
+        self._engine = engine
+        self._cache = cache
+        self._waker = waker
+        self._attend = attend
+
+    @property
+    def sessions(self) -> Sessions:
+        """Starting and finding sessions."""
+        return Sessions(self._engine, self._waker, self._attend, self.caller)
+
+    @cached_property
+    def state(self) -> State:
+        """Keyed state in scopes."""
+        return self._engine.state_for(self.caller)
+
+    @property
+    def cache(self) -> CallersCache:
+        """The cache of agents' results."""
+        return CallersCache(self._cache, self._engine.access, self.caller)
+
+    @property
+    def grants(self) -> Grants:
+        """Giving grants and taking them back."""
+        return Grants(self._engine.access, self._engine.database, self.caller)
+
+    @property
+    def migrations(self) -> Migrations:
+        """Bringing values of keyed state to other versions of their schemas."""
+        settings = self._engine.settings
+        return Migrations(self.state, schemas, self._engine, settings.state_url or settings.database, self.caller)
+
+    def research(
+        self,
+        question: str,
+        folders: Sequence[str | Path],
+        *,
+        out: str | Path,
+        kind: str = "documents",
+        model: str | None = None,
+        user: str = "",
+        key: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> Session:
+        """Start the built-in research job, and do not wait for it.
+
+        A question over folders of documents, or (`kind="licences"`) a licence review of the packages installed in them;
+        `model` None takes the one of the settings. The report is written to the folder `out`.
+        """
+        from ..orchestration.research import job
+
+        plan = job.plan(
+            kind,
+            [str(Path(f).absolute()) for f in folders],
+            str(Path(out).absolute()),
+            self._engine.settings.model if model is None else model,
+        )
+        metadata: dict[str, Any] = {"kind": kind, "out": str(out)}
+        return self.sessions.start(
+            plan, question, user=user, key=key, tags=tags, title=plan.description, metadata=metadata
+        )
