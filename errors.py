@@ -31,6 +31,10 @@ class BlobDamaged(StorageError):
     """A blob's bytes do not match its hash."""
 
 
+class QuotaExceeded(CeleriacError):
+    """A session or a user has as much as the settings allow. Never retried."""
+
+
 class KeyMissing(CeleriacError):
     """A key that is needed is not in the key ring, or is another one than the object was sealed with."""
 

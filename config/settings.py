@@ -183,8 +183,24 @@ class Settings(BaseModel):
         description="File of encryption keys that only its owner can read. Empty: the ones in CELERIAC_KEYS, or none."
     )
 
+    encrypt: Literal["sensitive", "all"] = Field(
+        description="What is sealed where there are keys: sensitive state, cached results and fields of rules; or all"
+        " that users' data can be in."
+    )
     guard_rules: str | dict[str, Any] = Field(
         description="What is taken out of values and texts: a table or a TOML file. Empty: secrets in errors and logs."
+    )
+    quota_user_sessions: Annotated[int, Field(ge=0)] = Field(
+        description="Active and paused sessions that one user may have at once. 0: any number."
+    )
+    quota_user_bytes: Annotated[int, Field(ge=0)] = Field(
+        description="Bytes of outputs and partial results, as JSON, in all sessions of one user. 0: any number."
+    )
+    quota_session_bytes: Annotated[int, Field(ge=0)] = Field(
+        description="Bytes of outputs and partial results, as JSON, in one session. 0: any number."
+    )
+    quota_session_blobs: Annotated[int, Field(ge=0)] = Field(
+        description="Outputs of one session that are kept as blobs. 0: any number."
     )
     access: Annotated[Literal["off", "on"], BeforeValidator(_on_or_off)] = Field(
         description="Whether sessions, state and the cache are open only to whom grants name. On: without one, nobody."

@@ -77,12 +77,12 @@ def _passphrase() -> str:
 @json_option
 @pass_invocation
 def list_(invocation: Invocation, as_json: bool) -> None:
-    """List the keys, and how much in the database is sealed with each."""
-    from ..storage.keys import rewrapping
+    """List the keys, and how much in the database and in blobs is sealed with each."""
+    from ..orchestration import rotating
 
     ring = _ring(invocation.settings())
     with _everybodys(invocation, "read") as c:
-        tally = rewrapping.counted(c.engine.database)
+        tally = rotating.counted(c.engine)
     found: list[dict[str, Any]] = [
         {
             "id": key_id,
@@ -138,31 +138,41 @@ def _state(one: dict[str, Any]) -> str:
 @pass_invocation
 @click.pass_context
 def rotate(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
-    """Bring what is sealed in the database and in keyed state under the active key, in batches, while work goes on.
+    """Bring what is sealed under the active key, in batches, while work goes on; and, with encrypt = "all", what lies
+    plain under seal.
 
     Interrupted, it is simply run again. Exit code 1 if something could not be opened; that stays as it is.
     """
-    from ..storage.keys import restating, rewrapping
+    from ..orchestration import rotating
 
     ring = _ring(invocation.settings())
     with _everybodys(invocation, "admin") as c:
-        tally = restating.rewrap_all(c.engine.database, c.engine.state.places.backend, ring, _tell_on_terminal())
-        left = rewrapping.counted(c.engine.database).found
+        tally = rotating.rotate(c.engine, ring, _tell_on_terminal())
+        left = rotating.counted(c.engine).found
     for said in tally.refused[:20]:
         say(f"celeriac: {said}")
     others = {key_id: count for key_id, count in left.items() if key_id != ring.active}
     if as_json:
-        document({"active": ring.active, "rewrapped": tally.rewrapped, "refused": len(tally.refused), "others": others})
+        counts = {"rewrapped": tally.rewrapped, "sealed": tally.sealed, "refused": len(tally.refused)}
+        document({"active": ring.active, **counts, "others": others})
     else:
         print(f"{tally.rewrapped} rewrapped with {ring.active}, {len(tally.refused)} could not be opened")
-        if not others:
-            print("checkpoints and blobs keep what was sealed before: keep the old keys as long as those are kept")
+        if tally.sealed:
+            print(
+                f"{tally.sealed} sealed that lay plain; the database's free pages may hold them until its next VACUUM"
+            )
+        if not others and not tally.refused:
+            print("no other key is needed any more")
     ctx.exit(1 if tally.refused else 0)
 
 
 def _tell_on_terminal() -> Callable[[Tally], None]:
     def tell(tally: Tally) -> None:
         if sys.stderr.isatty():
-            click.echo(f"\r{sum(tally.found.values())} looked at, {tally.rewrapped} rewrapped", err=True, nl=False)
+            click.echo(
+                f"\r{sum(tally.found.values())} looked at, {tally.rewrapped} rewrapped, {tally.sealed} sealed",
+                err=True,
+                nl=False,
+            )
 
     return tell

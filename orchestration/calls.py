@@ -20,6 +20,7 @@ from ..errors import CallFailed, CallMismatch, NotSerializable, PlanError
 from ..storage import calls, results, serial, steps
 from ..storage.database import Transaction
 from ..storage.faults import point
+from . import quotas
 from .engine import Engine, Next
 from .guard import doors
 from .plans import Step
@@ -87,12 +88,13 @@ class Calls:
         engine, c = self._engine, self._work.claimed
         guarded = engine.guard.apply(value, doors.place_of(c.session_id))
         data = serial.encode(guarded, what=f"result of call {name!r}", limit=engine.settings.max_result_bytes)
-        stored = results.store(data, engine.blobs, engine.settings.inline_result_bytes)
+        stored = quotas.store(engine, c.session_id, data)
         body = serial.encode({"call": mark}).decode()
         point("after-call")
 
         def record(turn: Turn) -> None:
             row = self._add(turn, calls.ONCE, position, Step(name=name, agent=""), body)
+            quotas.count(engine, turn, stored)
             calls.add_done(turn.tx, c.session_id, row, body)
             results.record(turn.tx, engine.blobs, c.session_id, row["number"], row["epoch"], stored, None, None)
             turn.event("step.done", step=row["name"], component="agent", data={"bytes": stored.size})

@@ -48,7 +48,7 @@ class Order:
 def start(engine: Engine, plan: Plan | None, order: Order) -> str:
     """Write a session with its plan, its first hints and a checkpoint in one transaction; gives its id.
 
-    The same `key` again gives the session that is there; with another plan it is a SessionError.
+    The same `key` again gives the session that is there; with another plan it is a SessionError. Raises QuotaExceeded.
     """
     _check(order)
     if plan is not None:
@@ -74,6 +74,7 @@ def start(engine: Engine, plan: Plan | None, order: Order) -> str:
         known = settled(tx) if order.key is not None else None
         if known is not None:
             return known
+        engine.quotas.admit(tx, order.tenant, order.user)
         _insert(tx, session_id, order, plan, fingerprint, texts)
         turn = engine.turn(tx, session_id)
         turn.event("session.created", component="sessions", data={"plan": plan.name if plan else None})

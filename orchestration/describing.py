@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import SessionError
 from ..storage import listing, serial, sessions
+from ..storage.keys.codec import MARK
 from .control import TYPES
 from .engine import Engine
 from .guard.doors import place_of
@@ -15,7 +16,7 @@ from .turn import Turn
 
 #: Columns that can be changed, and whether a value may be put there.
 _COLUMNS = {
-    "title": lambda v: isinstance(v, str) and len(v) <= 1000 and serial.is_storable(v),
+    "title": lambda v: isinstance(v, str) and len(v) <= 1000 and serial.is_storable(v) and not v.startswith(MARK),
     "type": lambda v: v in TYPES,
     "agent": lambda v: isinstance(v, str) and len(v) <= 500 and serial.is_storable(v),
     "priority": lambda v: isinstance(v, int) and 0 <= v <= 9,

@@ -21,9 +21,10 @@ from ..storage.blobs import BlobStore
 from ..storage.cache import counters
 from ..storage.database import Call, Database, Row, Transaction
 from ..storage.faults import point
+from ..storage.keys.codec import Codec
 from ..storage.presence import Presence
 from ..storage.sessions import Identity
-from . import conflicts
+from . import conflicts, quotas
 from .agents import AgentOutput, Registry
 from .bell import Bell
 from .expansion import ERROR_CHARACTERS, Settling, is_of_plan
@@ -61,8 +62,10 @@ class Engine:
         self.settings = settings
         self.registry = registry
         self.database = database or Database(settings.database)
-        self.blobs = BlobStore(settings.data_dir / "blobs")
         self.keyring, self.guard = doors.open_for(settings)
+        self.database.codec = codec = Codec.load(settings, self.keyring)
+        self.blobs = BlobStore(settings.data_dir / "blobs", codec=codec)
+        self.quotas = quotas.Quotas(settings)
         self.access = Access(self.database, settings.access == "on")
         #: Who calls where nobody else is named.
         self.caller = Caller(settings.principal, settings.tenant)
@@ -200,7 +203,7 @@ class Engine:
         self, tx: Transaction, claimed: steps.Claimed, whole: bool = True, just: tuple[str, bytes] | None = None
     ) -> Work:
         identity, permissions = self._identity(tx, claimed.session_id)
-        body = serial.decode(claimed.input or graph.input_of(tx, claimed.session_id, claimed.number))
+        body = serial.decode(graph.input_of(tx, claimed.session_id, claimed.number, claimed.input))
         blobs = self.blobs if whole else None
         lookup = Outputs(tx, blobs, identity, claimed.name, body.get("item"), self._recent, just)
         asked = body.get("request")
@@ -216,13 +219,13 @@ class Engine:
     def finish(self, work: Work, output: AgentOutput, carry: bool = False, queue: str | None = None) -> Work | None:
         """Record a step's output, once, and with `carry` claim the next step of its session in the same transaction.
 
-        Raises Lost, and writes nothing, if the claim is no longer this worker's; NotSerializable, TooLarge, AgentError
-        and PlanError for an output that cannot be recorded.
+        Raises Lost, and writes nothing, if the claim is no longer this worker's; NotSerializable, TooLarge, AgentError,
+        PlanError and QuotaExceeded for an output that cannot be recorded.
         """
         c = work.claimed
         doors.guard_output(self.guard, work, output)
         data = serial.encode(output.data, what=f"output of {c.name}", limit=self.settings.max_result_bytes)
-        stored = results.store(data, self.blobs, self.settings.inline_result_bytes)
+        stored = quotas.store(self, c.session_id, data)
 
         self._recent.keep(c.session_id, c.number, c.epoch, data)
         first = [steps.finishing(c, cached=work.hit is not None)]
@@ -235,6 +238,7 @@ class Engine:
             mine, *more = turn.found
             if not mine:
                 raise _lost(c)
+            quotas.count(self, turn, stored)
             results.record(turn.tx, self.blobs, c.session_id, c.number, c.epoch, stored, output.confidence, output.cost)
             if work.hit is not None:
                 counters.save(turn.tx, c, work.hit.entry.seconds, work.hit.entry.cost)
@@ -259,6 +263,11 @@ class Engine:
             return self._conclude(turn, settling, carry, queue, work.inline, just, more.pop() if more else None)
 
         return self._next(c, record, queue, first)
+
+    def owner_of(self, tx: Transaction, session_id: str) -> tuple[str, str]:
+        """Whose session it is: tenant and user."""
+        _, _, user, _, tenant = self._identity(tx, session_id)[0]
+        return tenant, user
 
     def fail(
         self, work: Work, error: BaseException, retry: bool = True, carry: bool = False, queue: str | None = None
@@ -340,6 +349,7 @@ class Engine:
         for body in bodies:
             seq = turn.event("step.partial", step=c.name, component="agent", data=serial.decode(body))
             rows.append({"seq": seq, "number": c.number, "agent": c.agent, "body": body})
+            turn.hot.stored_bytes += len(body)
         results.add_partials(turn.tx, c.session_id, rows)
         turn.tx.after_commit.append(lambda: _drop(work.partials, len(bodies)))
 

@@ -6,11 +6,12 @@ import re
 from typing import Any
 
 from ..errors import BlobDamaged, BlobNotFound, CheckpointDamaged, CheckpointNotFound, SessionError, StorageError
-from ..storage import agent_parts, bulk, checkpoints, graph, results, serial, session_state, steps
+from ..storage import agent_parts, bulk, checkpoints, graph, results, serial, steps
 from ..storage.calls import CALL
 from ..storage.database import Transaction
 from ..storage.states.protocol import Origin
 from .engine import Engine
+from .state.scopes import Scope
 from .states import after
 from .turn import Turn
 
@@ -129,9 +130,9 @@ def _put_back_values(
     if state.values is None or not (state.values or before.values):
         return 0  # an older Celeriac, which kept none, wrote it; or there is none
     origin = Origin("restore", hot.correlation_id, hot.id)
-    place = session_state.scope_of(hot.id, hot.tenant)
+    place = str(Scope.session(hot.id))
     try:
-        count = engine.state.places.put_back(turn.tx, place, state.values, origin)
+        count = engine.state.of_tenant(hot.tenant).put_back(turn.tx, place, state.values, origin)
     except (BlobNotFound, BlobDamaged) as fault:
         raise CheckpointDamaged(f"checkpoint {number} of session {hot.id}: a value of {place}: {fault}") from fault
     hot.state_changed = hot.state_changed or count > 0

@@ -20,6 +20,7 @@ from ..errors import (
     NotSerializable,
     PermissionMissing,
     PlanError,
+    QuotaExceeded,
     TooLarge,
 )
 from ..storage import serial
@@ -39,6 +40,7 @@ FINAL_FAULTS = (
     CallMismatch,
     NotSerializable,
     TooLarge,
+    QuotaExceeded,
     AccessDenied,
 )
 #: Why what an agent gave cannot be recorded: another attempt may meet other state than this one did.

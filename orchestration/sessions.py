@@ -161,6 +161,11 @@ class Sessions:
         for name, value in (("user", user), ("tag", tag), ("type", type), ("words", words)):
             if value is not None:
                 check_text(name, value, 10_000)
+        if words is not None and self._engine.settings.encrypt == "all":
+            raise SessionError(
+                'sessions cannot be searched by words, because encrypt = "all" seals their queries, titles and notes; '
+                "list them by status, user, tag, type or time"
+            )
         after, whose = _position(cursor, order), self._engine.access.whose(self._caller)
         rows = self._engine.database.read(
             lambda tx: listing.listing(

@@ -8,6 +8,7 @@ from typing import Any
 from ..config import Settings
 from ..errors import PlanError, SessionError, TooLarge
 from ..storage import serial
+from ..storage.keys.codec import MARK
 from .plans import Step
 
 MOST_TAGS = 100
@@ -21,6 +22,8 @@ def check_text(name: str, value: Any, most: int) -> None:
         raise SessionError(f"{name} has {len(value)} characters; at most {most} are allowed")
     if not serial.is_storable(value):
         raise SessionError(f"{name} holds a NUL character or half a surrogate pair, which is not text")
+    if value.startswith(MARK):
+        raise SessionError(f"{name} begins with {MARK}, as only what is sealed does")
 
 
 def check_count(tags: Sequence[str]) -> None:

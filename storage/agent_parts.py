@@ -7,7 +7,7 @@ history (`history/NUMBER`), or what an attempt of a step left that has not ended
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -83,6 +83,7 @@ class Header:
         return serial.encode({"schema_version": self.schema_version, "last": self.last}).decode()
 
 
+_BODY: Final = "agent_parts.body"
 _s, _p = agent_states.c, agent_parts.c
 _row = (_s.session_id == bindparam("session"), _s.agent == bindparam("named"))
 _mine = (_p.session_id == bindparam("session"), _p.agent == bindparam("named"))
@@ -133,7 +134,8 @@ def read(tx: Transaction, session_id: str, agent: str) -> Kept:
     if row is None:
         return Kept()
     kept = Kept({}, {}, Header.read(row[0]).schema_version, row[1], row[2])
-    for part, body in tx.rows(_REST, session=session_id, named=agent):
+    for part, text in tx.rows(_REST, session=session_id, named=agent):
+        body = tx.open(text, _BODY, session_id, agent, part)
         where, key = place_of(part)
         if where == UNFINISHED:
             kept.unfinished[int(key)] = body
@@ -144,7 +146,12 @@ def read(tx: Transaction, session_id: str, agent: str) -> Kept:
 
 def history(tx: Transaction, session_id: str, agent: str) -> dict[int, str]:
     """The items of an agent's history (JSON text) by their numbers, in order."""
-    return {int(part.partition("/")[2]): body for part, body in tx.rows(_ITEMS, session=session_id, named=agent)}
+    found = _opened(tx, session_id, agent, tx.rows(_ITEMS, session=session_id, named=agent))
+    return {int(part.partition("/")[2]): body for part, body in found.items()}
+
+
+def _opened(tx: Transaction, session_id: str, agent: str, rows: Iterable[Sequence[str]]) -> dict[str, str]:
+    return {part: tx.open(body, _BODY, session_id, agent, part) for part, body in rows}
 
 
 def some(tx: Transaction, session_id: str, agent: str, names: Iterable[str]) -> dict[str, str]:
@@ -152,12 +159,14 @@ def some(tx: Transaction, session_id: str, agent: str, names: Iterable[str]) -> 
     wanted = list(names)
     if len(wanted) > _LOOKS * _AT_ONCE:
         inside = set(wanted)
-        return {part: body for part, body in tx.rows(_ALL, session=session_id, named=agent) if part in inside}
+        rows = [row for row in tx.rows(_ALL, session=session_id, named=agent) if row[0] in inside]
+        return _opened(tx, session_id, agent, rows)
     found: dict[str, str] = {}
     for start in range(0, len(wanted), _AT_ONCE):
         chunk = wanted[start : start + _AT_ONCE]
         chunk += [chunk[-1]] * (_AT_ONCE - len(chunk))
-        found.update(tx.rows(_SOME, session=session_id, named=agent, **{f"p{n}": one for n, one in enumerate(chunk)}))
+        rows = tx.rows(_SOME, session=session_id, named=agent, **{f"p{n}": one for n, one in enumerate(chunk)})
+        found |= _opened(tx, session_id, agent, rows)
     return found
 
 
@@ -193,7 +202,8 @@ def write(
         if body is None:
             rows[_REMOVE].append({**named, "which": part})
         else:
-            rows[_ADD if before is None else _CHANGE].append({**named, "which": part, "text": body})
+            text = tx.seal(body, _BODY, session_id, agent, part)
+            rows[_ADD if before is None else _CHANGE].append({**named, "which": part, "text": text})
         told[_kept_as(agent, part)] = _told(before, body)
     for query, values in rows.items():
         if values:
@@ -227,7 +237,8 @@ def _kept_as(agent: str, part: str) -> str:
 def all_of(tx: Transaction, session_id: str) -> dict[str, str]:
     """The memories of all agents of a session as checkpoints keep them: JSON text by agent and part."""
     found = {_kept_as(agent, ""): body for agent, body in tx.rows(_HEADERS_OF, session=session_id)}
-    found |= {_kept_as(agent, part): body for agent, part, body in tx.rows(_PARTS_OF, session=session_id)}
+    for agent, part, body in tx.rows(_PARTS_OF, session=session_id):
+        found[_kept_as(agent, part)] = tx.open(body, _BODY, session_id, agent, part)
     return found
 
 
@@ -238,10 +249,21 @@ def replace_all(tx: Transaction, session_id: str, bodies: Mapping[str, str]) -> 
     split = [(*name.split("\0", 1), body) for name, body in _in_parts(bodies).items()]
     heads = [{"session": session_id, "named": agent, "text": body} for agent, part, body in split if not part]
     parts = [
-        {"session": session_id, "named": agent, "which": part, "text": body} for agent, part, body in split if part
+        {"session": session_id, "named": agent, "which": part, "text": tx.seal(body, _BODY, session_id, agent, part)}
+        for agent, part, body in split
+        if part
     ]
     tx.many(_CREATE, heads)
     tx.many(_ADD, parts)
+
+
+def rewrite(tx: Transaction, session_id: str, bodies: Mapping[str, str]) -> None:
+    """Write parts, as `all_of` gives them, in the place of those of their names."""
+    for name, body in bodies.items():
+        agent, part = name.split("\0", 1)
+        if part:
+            text = tx.seal(body, _BODY, session_id, agent, part)
+            tx.run(_CHANGE, session=session_id, named=agent, which=part, text=text)
 
 
 def _in_parts(bodies: Mapping[str, str]) -> dict[str, str]:

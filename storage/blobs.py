@@ -1,4 +1,7 @@
-"""Large values as files named by the SHA-256 of their content, compressed, checked on every read.
+"""Large values as files named by a hash of their content, compressed, checked on every read.
+
+The name is the SHA-256 of the content. Where all is sealed it is a keyed hash, so that nobody without the key can tell
+whether some content is there; the content is compressed, then sealed for the file's name.
 
 A file appears whole or not at all: it is written under a temporary name in its folder, synced, renamed, and the
 folder synced. Equal content is one file, whoever writes it and however often.
@@ -19,8 +22,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ..errors import BlobDamaged, BlobNotFound, StorageError, TooLarge
+from ..errors import BlobDamaged, BlobNotFound, KeyMissing, SealBroken, StorageError, TooLarge
 from .faults import point
+from .keys.codec import Codec, refuse
+from .keys.sealing import is_sealed, key_of
 from .serial import digest
 
 if sys.version_info >= (3, 14):
@@ -33,9 +38,14 @@ MAX_BYTES: Final = 1 << 30
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _FOLDER: Final = re.compile(r"[0-9a-f]{2}")
 _TEMPORARY: Final = ".tmp-"
-# format mark, length of the content in bytes; a zstd frame follows
+# format mark, length of the content in bytes; a zstd frame follows, plain or sealed
 _HEADER: Final = struct.Struct(">4sQ")
 _MARK: Final = b"CLB1"
+_SEALED: Final = b"CLB2"
+#: What sealed content is bound to, with the name.
+_PLACE: Final = "blobs"
+#: A sealed object is larger than what is in it by less than this.
+_SEAL_BYTES: Final = 512
 _LEVEL: Final = 3
 _WINDOW_LOG_MAX: Final = 23
 _SAFELY: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -47,9 +57,10 @@ _WRITE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFELY
 class BlobStore:
     """Blobs under one folder, two levels deep; safe for any number of processes and threads at once."""
 
-    def __init__(self, root: Path, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, root: Path, max_bytes: int = MAX_BYTES, codec: Codec | None = None) -> None:
         self._root = Path(root)
         self._max_bytes = max_bytes
+        self._codec = codec
         with _explained(f"blob folder {self._root}"):
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -61,12 +72,13 @@ class BlobStore:
         """
         if len(data) > self._max_bytes:
             raise TooLarge(f"blob is {len(data):,} bytes; the limit is {self._max_bytes:,} bytes")
-        name = digest(data)
+        codec = self._codec if self._codec is not None and self._codec.whole and not is_sealed(data) else None
+        name = digest(data) if codec is None else codec.blob_name(data)
         path = self._path(name)
         with _explained(f"blob {name} cannot be written"):
             self._make_folders(path.parent)
             if not (self._holds(path, name) and _touched(path)):
-                _write_whole(path, _HEADER.pack(_MARK, len(data)) + zstd.compress(data, _LEVEL))
+                _write_whole(path, _packed(codec, name, data))
             _sync_folder(path.parent)
         return name
 
@@ -76,6 +88,41 @@ class BlobStore:
         with _explained(f"blob {name} cannot be read"):
             try:
                 return self._read(path, name)
+            except FileNotFoundError:
+                raise BlobNotFound(f"no blob {name}") from None
+
+    def key_of(self, name: str) -> str | None:
+        """The id of the key that a blob is sealed with; None for a plain one. Raises as `get`."""
+        stored = self._start(name, _HEADER.size + _SEAL_BYTES)
+        return key_of(stored[_HEADER.size :], f"blob {name}") if stored.startswith(_SEALED) else None
+
+    def rewrap(self, name: str) -> bool:
+        """Bring a sealed blob under the active key, in its place; False for one that is, or is not sealed.
+
+        Not while it may be deleted: the caller holds its row. Raises as `get`.
+        """
+        path = self._path(name)
+        with _explained(f"blob {name} cannot be sealed anew"):
+            try:
+                stored = _read_file(path, self._most())
+            except FileNotFoundError:
+                raise BlobNotFound(f"no blob {name}") from None
+            if not stored.startswith(_SEALED):
+                return False
+            if self._codec is None:
+                raise refuse(_PLACE, (name,))
+            after = self._codec.keyring.rewrap(stored[_HEADER.size :], f"blob {name}")
+            if after is None:
+                return False
+            _write_whole(path, stored[: _HEADER.size] + after)
+            _sync_folder(path.parent)
+        return True
+
+    def _start(self, name: str, most: int) -> bytes:
+        path = self._path(name)
+        with _explained(f"blob {name} cannot be read"):
+            try:
+                return _read_file(path, most)
             except FileNotFoundError:
                 raise BlobNotFound(f"no blob {name}") from None
 
@@ -97,12 +144,7 @@ class BlobStore:
 
     def size(self, name: str) -> int:
         """Length of the content in bytes, as the file's header has it. Raises as `get`."""
-        path = self._path(name)
-        with _explained(f"blob {name} cannot be read"):
-            try:
-                return self._content_size(_read_file(path, _HEADER.size), name)
-            except FileNotFoundError:
-                raise BlobNotFound(f"no blob {name}") from None
+        return self._content_size(self._start(name, _HEADER.size), name)
 
     def age(self, name: str) -> float:
         """Seconds since the content was last put. Who deletes unreferenced blobs leaves the young ones alone."""
@@ -148,28 +190,38 @@ class BlobStore:
     def _holds(self, path: Path, name: str) -> bool:
         try:
             self._read(path, name)
-        except (BlobDamaged, FileNotFoundError):
+        except (BlobDamaged, SealBroken, KeyMissing, FileNotFoundError):
             return False
         return True
 
     def _read(self, path: Path, name: str) -> bytes:
-        stored = _read_file(path, _HEADER.size + self._max_bytes + self._max_bytes // 128 + 1024)
+        stored = _read_file(path, self._most())
         size = self._content_size(stored, name)
+        codec, packed = None, memoryview(stored)[_HEADER.size :]
+        if stored.startswith(_SEALED):
+            codec = self._codec
+            if codec is None:
+                raise refuse(_PLACE, (name,))
+            packed = memoryview(codec.open_bytes(bytes(packed), _PLACE, name))
         options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG_MAX}
         reader = zstd.ZstdDecompressor(options=options)
         try:
             # One byte more than recorded is enough to know a lie; a bomb gets no further.
-            data = reader.decompress(memoryview(stored)[_HEADER.size :], max_length=size + 1)
+            data = reader.decompress(packed, max_length=size + 1)
         except zstd.ZstdError as error:
             raise BlobDamaged(f"blob {name} is damaged: {error}") from error
         if len(data) != size or not reader.eof or reader.unused_data:
             raise BlobDamaged(f"blob {name} is damaged: its content is not the {size:,} bytes recorded")
-        if digest(data) != name:
+        if (digest(data) if codec is None else codec.blob_name(data)) != name:
             raise BlobDamaged(f"blob {name} is damaged: its content has another hash")
         return data
 
+    def _most(self) -> int:
+        """Bytes of the largest file that may be a blob."""
+        return _HEADER.size + self._max_bytes + self._max_bytes // 128 + 1024 + _SEAL_BYTES
+
     def _content_size(self, stored: bytes, name: str) -> int:
-        if len(stored) < _HEADER.size or not stored.startswith(_MARK):
+        if len(stored) < _HEADER.size or not stored.startswith((_MARK, _SEALED)):
             raise BlobDamaged(f"blob {name} is damaged: it does not begin as a blob does")
         size: int = _HEADER.unpack_from(stored)[1]
         if size > self._max_bytes:
@@ -182,6 +234,14 @@ class BlobStore:
                 for second in _entries(first.path):
                     if _FOLDER.fullmatch(second.name):
                         yield from _entries(second.path)
+
+
+def _packed(codec: Codec | None, name: str, data: bytes) -> bytes:
+    """The file of a blob."""
+    packed = zstd.compress(data, _LEVEL)
+    if codec is None:
+        return _HEADER.pack(_MARK, len(data)) + packed
+    return _HEADER.pack(_SEALED, len(data)) + codec.seal_bytes(packed, _PLACE, name)
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import and_, bindparam, delete, func, insert, literal_column, or_, select, text, update
 
 from .database import Query, Transaction, now
-from .graph import INSERT_EDGE, INSERT_INPUT
+from .graph import INSERT_EDGE, INSERT_INPUT, input_of, seal_input
 from .steps import FINAL, in_state, is_final
 from .tables import edges, step_inputs, steps
 
@@ -115,6 +115,7 @@ KEPT = (
     "priority", "attempts", "failures", "retries", "backoff", "timeout", "error", "result_epoch", "cached",
     "started_at", "finished_at",
 )  # fmt: skip
+_ERROR = KEPT.index("error")
 _ROWS = Query(select(*(_s[c] for c in KEPT)).where(_s.session_id == bindparam("session")).order_by(_s.number))
 _HIGHEST = Query(select(func.max(_s.epoch)).where(_s.session_id == bindparam("session")))
 _INPUTS = Query(
@@ -131,9 +132,13 @@ _CLEAR = [Query(delete(t).where(t.c.session_id == bindparam("session"))) for t i
 
 def rows(tx: Transaction, session_id: str) -> tuple[list[list[Any]], list[list[Any]], list[list[int]]]:
     """A session's steps (values in the order of `KEPT`), inputs (number, JSON) and edges (source, target)."""
+    found = [list(r) for r in tx.rows(_ROWS, session=session_id)]
+    for row in found:
+        row[_ERROR] = tx.open(row[_ERROR], "steps.error", session_id, row[0])
+    inputs = tx.rows(_INPUTS, session=session_id)
     return (
-        [list(r) for r in tx.rows(_ROWS, session=session_id)],
-        [list(r) for r in tx.rows(_INPUTS, session=session_id)],
+        found,
+        [[number, input_of(tx, session_id, number, body)] for number, body in inputs],
         [list(r) for r in tx.rows(_LINKS, session=session_id)],
     )
 
@@ -151,9 +156,10 @@ def replace_all(
     """
     for query in _CLEAR:
         tx.run(query, session=session_id)
-    tx.many(
-        _RESTORE,
-        [{"session_id": session_id, "epoch": epoch, "pending": 0, **dict(zip(KEPT, r, strict=True))} for r in kept],
-    )
-    tx.many(INSERT_INPUT, [{"session_id": session_id, "number": n, "body": b} for n, b in inputs])
+    rows_ = [{"session_id": session_id, "epoch": epoch, "pending": 0, **dict(zip(KEPT, r, strict=True))} for r in kept]
+    for row in rows_:
+        row["error"] = tx.seal(row["error"], "steps.error", session_id, row["number"])
+    tx.many(_RESTORE, rows_)
+    bodies = [(number, seal_input(tx, session_id, number, body)) for number, body in inputs]
+    tx.many(INSERT_INPUT, [{"session_id": session_id, "number": n, "body": b} for n, b in bodies])
     tx.many(INSERT_EDGE, [{"session_id": session_id, "source": s, "target": t} for s, t in links])

@@ -7,13 +7,13 @@ position of the call; nothing waits for them, so their end lets nothing begin.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import and_, bindparam, insert, literal_column, select, update
 
 from .database import Query, Transaction, now
-from .graph import INSERT_INPUT
+from .graph import INSERT_INPUT, input_of, seal_input
 from .steps import Claimed, is_final, this_step
 from .tables import step_inputs, steps
 
@@ -70,18 +70,24 @@ def add_running(tx: Transaction, c: Claimed, row: Mapping[str, Any], lease: floa
     """Insert the call of an agent, claimed from the start as `c` says, with its input."""
     values = {"session_id": c.session_id, **{name: row[name] for name in _COLUMNS}}
     tx.later(_ADD_RUNNING, [values | {"owner": c.claim, "lease": lease}])
-    tx.later(INSERT_INPUT, [{"session_id": c.session_id, "number": c.number, "body": c.input}])
+    _add_input(tx, c.session_id, c.number, c.input or "")
 
 
 def add_done(tx: Transaction, session_id: str, row: Mapping[str, Any], body: str) -> None:
     """Insert a call that was made, with its input; its result is that of its epoch."""
     tx.later(_ADD_DONE, [{"session_id": session_id, **{name: row[name] for name in _COLUMNS}}])
-    tx.later(INSERT_INPUT, [{"session_id": session_id, "number": row["number"], "body": body}])
+    _add_input(tx, session_id, row["number"], body)
+
+
+def _add_input(tx: Transaction, session_id: str, number: int, body: str) -> None:
+    sealed = seal_input(tx, session_id, number, body)
+    tx.later(INSERT_INPUT, [{"session_id": session_id, "number": number, "body": sealed}])
 
 
 def begun(tx: Transaction, session_id: str, parent: int, first: int) -> list[Begun]:
     """The calls of a step from that position on, in order, `AT_ONCE` at most."""
-    return [Begun(*row) for row in tx.rows(_BEGUN, session=session_id, parent=parent, first=first)]
+    found = [Begun(*row) for row in tx.rows(_BEGUN, session=session_id, parent=parent, first=first)]
+    return [replace(one, input=input_of(tx, session_id, one.number, one.input)) for one in found]
 
 
 _CANCEL = Query(
@@ -104,4 +110,5 @@ def cancel(tx: Transaction, session_id: str, parent: int, why: str) -> list[tupl
 
 def standing(tx: Transaction, session_id: str, number: int) -> tuple[str, int | None, str | None, bool] | None:
     """How a call stands: (status, epoch of its result, error, whether it is due); None if it is gone."""
-    return tx.row(_STANDING, session=session_id, number=number)
+    row = tx.row(_STANDING, session=session_id, number=number)
+    return None if row is None else (row[0], row[1], tx.open(row[2], "steps.error", session_id, number), row[3])

@@ -8,22 +8,26 @@ digest over its place and its body, so that a damaged, swapped or missing row is
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import and_, bindparam, delete, exists, func, insert, select, update
 
-from ..errors import CheckpointDamaged, CheckpointNotFound
+from ..errors import CheckpointDamaged, CheckpointNotFound, KeyMissing, SealBroken
 from . import agent_parts, bulk, deltas, session_state
 from .database import Query, Transaction, now
+from .keys.codec import Codec, plain_checksum
+from .keys.sealing import is_sealed
 from .sessions import Hot
 from .tables import checkpoint_blobs, checkpoints
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
 _c = checkpoints.c
+BODY: Final = "checkpoints.body"
+LABEL: Final = "checkpoints.label"
 
 #: Positions in a step's kept row (`bulk.KEPT`) of what a step's end changes.
 _ENDS = ("status", "result_epoch", "attempts", "failures", "error", "doomed")
@@ -123,8 +127,24 @@ def _standing(hot: Hot) -> list[Any]:
     return [hot.status, hot.phase, hot.error]
 
 
-def _digest(session_id: str, number: int, base: int, body: bytes) -> bytes:
-    return hashlib.blake2b(b"%b|%d|%d|%b" % (session_id.encode(), number, base, body), digest_size=16).digest()
+def digest_of(codec: Codec | None, session_id: str, number: int, base: int, body: bytes) -> bytes:
+    """The digest of a checkpoint, over its plain body: keyed by the codec of one that is sealed."""
+    whole = b"%b|%d|%d|%b" % (session_id.encode(), number, base, body)
+    return plain_checksum(whole) if codec is None else codec.checksum(whole)
+
+
+def _as_kept(tx: Transaction, session_id: str, number: int, base: int, body: bytes) -> tuple[bytes, bytes]:
+    """Body and digest as the row of a checkpoint has them."""
+    codec = tx.codec if tx.seals else None
+    return tx.seal_bytes(body, BODY, session_id, number), digest_of(codec, session_id, number, base, body)
+
+
+def _plain(tx: Transaction, session_id: str, number: int, base: int, kept: bytes, digest: bytes) -> bytes:
+    """The plain body of a checkpoint. Raises CheckpointDamaged; SealBroken and KeyMissing for a sealed one."""
+    body = tx.open_bytes(kept, BODY, session_id, number)
+    if digest_of(tx.codec if is_sealed(kept) else None, session_id, number, base, body) != digest:
+        raise CheckpointDamaged(f"checkpoint {number} of session {session_id} does not match its checksum")
+    return body
 
 
 _INSERT = Query(
@@ -169,9 +189,10 @@ def write_full(tx: Transaction, hot: Hot, number: int, kind: str, label: str, st
 
 
 def _insert(tx: Transaction, hot: Hot, number: int, kind: str, label: str, base: int, body: bytes) -> None:
-    digest = _digest(hot.id, number, base, body)
+    kept, digest = _as_kept(tx, hot.id, number, base, body)
+    label = tx.seal(label, LABEL, hot.id, number)
     values = {"session_id": hot.id, "number": number, "kind": kind, "label": label, "seq": hot.event_seq}
-    tx.later(_INSERT, [{**values, "base": base, "body": body, "digest": digest}])
+    tx.later(_INSERT, [{**values, "base": base, "body": kept, "digest": digest}])
 
 
 _LISTED = ("number", "kind", "label", "seq", "base", "marked", "created_at")
@@ -190,7 +211,10 @@ _CHAIN = Query(
 
 def listing(tx: Transaction, session_id: str) -> list[dict[str, Any]]:
     """A session's checkpoints, oldest first, with `size` in bytes."""
-    return [dict(zip((*_LISTED, "size"), row, strict=True)) for row in tx.rows(_LIST, session=session_id)]
+    found = [dict(zip((*_LISTED, "size"), row, strict=True)) for row in tx.rows(_LIST, session=session_id)]
+    for one in found:
+        one["label"] = tx.open(one["label"], LABEL, session_id, one["number"])
+    return found
 
 
 def state_at(tx: Transaction, session_id: str, number: int) -> State:
@@ -204,13 +228,45 @@ def state_at(tx: Transaction, session_id: str, number: int) -> State:
         raise CheckpointDamaged(
             f"checkpoint {number} of session {session_id}: a checkpoint between {base} and {number} is missing"
         )
+    bodies = []
     for own, own_base, body, digest in chain:
-        if own_base != base or _digest(session_id, own, own_base, bytes(body)) != bytes(digest):
+        if own_base != base:
             raise CheckpointDamaged(f"checkpoint {own} of session {session_id} does not match its checksum")
-    state = State.unpacked(bytes(chain[0][2]))
-    for _, _, body, _ in chain[1:]:
-        state.apply(_unpack(bytes(body)))
+        bodies.append(_plain(tx, session_id, own, base, bytes(body), bytes(digest)))
+    state = State.unpacked(bodies[0])
+    for body in bodies[1:]:
+        state.apply(_unpack(body))
     return state
+
+
+_EVERY = Query(
+    select(_c.number, _c.base, _c.body, _c.digest).where(_c.session_id == bindparam("session")).order_by(_c.number)
+)
+
+
+def states(tx: Transaction, session_id: str) -> Iterator[tuple[int, State]]:
+    """All checkpoints of a session with their states, in order. Raises CheckpointDamaged, SealBroken, KeyMissing."""
+    base, last, whole = 0, 0, b""
+    changes: list[bytes] = []
+    for number, own_base, kept, digest in tx.rows(_EVERY, session=session_id):
+        body = _plain(tx, session_id, number, own_base, bytes(kept), bytes(digest))
+        if own_base == number:
+            base, whole, changes = number, body, []
+        elif own_base != base or number != last + 1:
+            raise CheckpointDamaged(f"checkpoint {number} of session {session_id}: one before it is missing")
+        else:
+            changes.append(body)
+        last = number
+        state = State.unpacked(whole)
+        for change in changes:
+            state.apply(_unpack(change))
+        yield number, state
+
+
+def replace(tx: Transaction, session_id: str, number: int, state: State) -> None:
+    """Write a checkpoint anew, as one that stands on its own."""
+    session_state.forget(tx, session_id, [number])
+    _rebase(tx, session_id, number, number, state)
 
 
 _MARK = Query(
@@ -254,7 +310,7 @@ def prune(tx: Transaction, hot: Hot, keep: int) -> list[str]:
             for before, row, stay in zip([True, *stays], rows, stays, strict=False)
             if stay and not before
         }
-    except CheckpointDamaged:
+    except (CheckpointDamaged, SealBroken, KeyMissing):
         return []  # what is left of a damaged chain stays as it is: no step may fail because of it
     gone = [row[0] for row, stay in zip(rows, stays, strict=True) if not stay]
     tx.many(_DROP, [{"session": hot.id, "wanted": number} for number in gone])
@@ -273,5 +329,11 @@ def _rebase(tx: Transaction, session_id: str, number: int, base: int, full: Stat
         session_state.refer(tx, session_id, number, full.values or {})
         body = full.packed()
     else:
-        body = bytes(tx.rows(_CHAIN, session=session_id, first=number, last=number)[0][2])
-    tx.run(_REBASE, session=session_id, wanted=number, own=base, full=body, sum=_digest(session_id, number, base, body))
+        _, old_base, kept, digest = tx.rows(_CHAIN, session=session_id, first=number, last=number)[0]
+        try:
+            body = _plain(tx, session_id, number, old_base, bytes(kept), bytes(digest))
+        except (CheckpointDamaged, SealBroken, KeyMissing):  # it stays damaged: its digest is of another base
+            tx.run(_REBASE, session=session_id, wanted=number, own=base, full=kept, sum=digest)
+            return
+    kept, digest = _as_kept(tx, session_id, number, base, body)
+    tx.run(_REBASE, session=session_id, wanted=number, own=base, full=kept, sum=digest)

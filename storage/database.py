@@ -25,6 +25,7 @@ from ..errors import StorageError
 from . import sqlite
 from .connections import Changes, Connections, Glance
 from .faults import point
+from .keys.codec import Codec, Seals
 
 logger = logging.getLogger("celeriac.database")
 
@@ -80,13 +81,14 @@ class Query:
 Call = tuple[Query, Mapping[str, Any]]
 
 
-class Transaction:
+class Transaction(Seals):
     """One open transaction: runs statements on the driver's cursor. Rows are plain tuples."""
 
     __slots__ = ("_cursor", "_dialect", "_later", "after_commit", "dialect_name")
 
-    def __init__(self, cursor: Any, dialect: Dialect) -> None:
+    def __init__(self, cursor: Any, dialect: Dialect, codec: Codec | None = None) -> None:
         self._cursor = cursor
+        super().__init__(codec)
         self._dialect = dialect
         self.dialect_name = dialect.name
         self._later: list[tuple[Query, Mapping[str, Any]]] = []
@@ -200,6 +202,8 @@ class Database:
         self._dialect = self._connections.engine.dialect
         #: Whether a commit may come to the disk later than it is answered. Without WAL it could leave a torn file.
         self._can_lag = self.is_sqlite and sqlite.describe()["sound"]
+        #: Seals and opens what is in rows; None: there are no keys.
+        self.codec: Codec | None = None
         if self.is_sqlite:
             self.path = Path(self.url.database or "").absolute()
 
@@ -317,7 +321,7 @@ class Database:
             if not synced:
                 cursor.execute("PRAGMA synchronous=NORMAL")
             cursor.execute(begin)
-            transaction = Transaction(cursor, self._dialect)
+            transaction = Transaction(cursor, self._dialect, self.codec)
             result = work(transaction)
             if write:
                 point("before-commit")

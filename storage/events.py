@@ -27,6 +27,7 @@ _SINCE = Query(
     .order_by(_e.seq)
     .limit(bindparam("most"))
 )
+_DATA = "events.data"
 _LAST = Query(select(func.max(_e.seq)).where(_e.session_id == bindparam("session")))
 
 
@@ -59,6 +60,8 @@ def turn_of(tx: Transaction, session_id: str, seq: int) -> int | None:
 
 def append(tx: Transaction, rows: list[dict[str, Any]]) -> None:
     """Insert events whose numbers the caller took from the locked session row."""
+    if tx.seals:
+        rows = [{**row, "data": tx.seal(row["data"], _DATA, row["session_id"], row["seq"])} for row in rows]
     tx.later(_INSERT, rows)
 
 
@@ -72,7 +75,7 @@ def since(tx: Transaction, session_id: str, beyond: int, most: int = 500) -> lis
             type_,
             component,
             step,
-            None if data is None else serial.decode(data),
+            None if data is None else serial.decode(tx.open(data, _DATA, session_id, seq)),
             correlation,
             parent,
         )

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from sqlalchemy import and_, bindparam, func, insert, select, update
 
 from . import serial
 from .database import Query, Transaction, now
+from .keys.codec import MARK, Codec
 from .tables import conflicts, findings, steps
+
+#: What a sealed finding has in its `value`, in order.
+_SAID: Final = ("entity", "attribute", "value", "evidence")
+_VALUE: Final = "findings.value"
+_RESOLUTION: Final = "conflicts.resolution"
 
 _f = findings.c
 _c = conflicts.c
@@ -43,7 +50,7 @@ _COUNTS = and_(steps.c.session_id == _f.session_id, steps.c.number == _f.number,
 _ABOUT = Query(
     select(*_FIELDS)
     .select_from(findings.join(steps, _COUNTS))
-    .where(_f.session_id == bindparam("session"), _f.subject == bindparam("about"))
+    .where(_f.session_id == bindparam("session"), _f.subject.in_([bindparam("about"), bindparam("hashed")]))
 )
 _ALL = Query(
     select(*_FIELDS)
@@ -83,8 +90,10 @@ _RESOLVE = Query(
 )
 
 
-def _finding(row: Any) -> dict[str, Any]:
+def _finding(tx: Transaction, session_id: str, row: Any) -> dict[str, Any]:
     id_, number, agent, entity, attribute, value, confidence, evidence, at = row
+    if value.startswith(MARK):
+        entity, attribute, value, evidence = serial.decode(tx.open(value, _VALUE, session_id, id_))
     return {
         "id": id_,
         "step": number,
@@ -110,21 +119,39 @@ def last_conflict_id(tx: Transaction, session_id: str) -> int:
 
 def add(tx: Transaction, rows: list[dict[str, Any]]) -> None:
     """Insert findings; `value` and `evidence` are JSON text."""
-    tx.many(_ADD, rows)
+    tx.many(_ADD, [sealed(tx.codec, row) for row in rows] if tx.seals and tx.codec is not None else rows)
+
+
+def sealed(codec: Codec, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a finding as it is sealed: all that it says in one text, its subject as a keyed hash."""
+    said = serial.encode([row[name] for name in _SAID]).decode()
+    value = codec.seal(said, _VALUE, row["session_id"], row["id"])
+    return {**row, **dict.fromkeys(_SAID, ""), "value": value, "subject": codec.digest(row["subject"])}
 
 
 def about(tx: Transaction, session_id: str, subject: str) -> list[dict[str, Any]]:
     """Findings on one subject (entity and attribute, folded)."""
-    return [_finding(row) for row in tx.rows(_ABOUT, session=session_id, about=subject)]
+    hashed = subject if tx.codec is None or not tx.codec.hashes else tx.codec.digest(subject)
+    found = tx.rows(_ABOUT, session=session_id, about=subject, hashed=hashed)  # some may be sealed, some from before
+    return [_finding(tx, session_id, row) for row in found]
 
 
 def all_of(tx: Transaction, session_id: str) -> list[dict[str, Any]]:
     """All findings of a session in the order in which they came."""
-    return [_finding(row) for row in tx.rows(_ALL, session=session_id)]
+    return [_finding(tx, session_id, row) for row in tx.rows(_ALL, session=session_id)]
 
 
 def add_conflicts(tx: Transaction, rows: list[dict[str, Any]]) -> None:
     """Insert conflicts between findings."""
+    if tx.seals and tx.codec is not None:
+        rows = [
+            {
+                **row,
+                "subject": tx.codec.digest(row["subject"]),
+                "resolution": tx.seal(row["resolution"], _RESOLUTION, row["session_id"], row["id"]),
+            }
+            for row in rows
+        ]
     tx.many(_ADD_CONFLICT, rows)
 
 
@@ -134,10 +161,12 @@ def conflicts_of(tx: Transaction, session_id: str) -> list[dict[str, Any]]:
     found = [dict(zip(keys, row, strict=True)) for row in tx.rows(_CONFLICTS, session=session_id)]
     for conflict in found:
         conflict["resolved"] = bool(conflict["resolved"])
-        conflict["resolution"] = serial.decode(conflict["resolution"]) if conflict["resolution"] else None
+        text = tx.open(conflict["resolution"], _RESOLUTION, session_id, conflict["id"])
+        conflict["resolution"] = serial.decode(text) if text else None
     return found
 
 
 def resolve(tx: Transaction, session_id: str, conflict: int, strategy: str, resolution: str) -> bool:
     """Mark a conflict as resolved with a resolution (JSON text); False if there is none with that id."""
-    return tx.run(_RESOLVE, session=session_id, wanted=conflict, by=strategy, text=resolution) == 1
+    text = tx.seal(resolution, _RESOLUTION, session_id, conflict)
+    return tx.run(_RESOLVE, session=session_id, wanted=conflict, by=strategy, text=text) == 1

@@ -45,7 +45,8 @@ _READY_NOW = Query(update(steps).where(this_step, in_state("blocked")).values(st
 
 def end(tx: Transaction, session_id: str, number: int, to: str, error: str | None) -> bool:
     """Any state that is not final -> a final one; False if it was final already."""
-    return tx.run(_END, session=session_id, number=number, to=to, why=error) == 1
+    why = tx.seal(error, "steps.error", session_id, number)
+    return tx.run(_END, session=session_id, number=number, to=to, why=why) == 1
 
 
 def group_done(tx: Transaction, session_id: str, number: int) -> bool:
@@ -185,7 +186,10 @@ def add(
 ) -> None:
     """Insert steps with their inputs (number, JSON) and edges (source, target)."""
     tx.many(_INSERT, [{"session_id": session_id, **row} for row in rows])
-    tx.many(INSERT_INPUT, [{"session_id": session_id, "number": n, "body": b} for n, b in inputs])
+    tx.many(
+        INSERT_INPUT,
+        [{"session_id": session_id, "number": n, "body": seal_input(tx, session_id, n, b)} for n, b in inputs],
+    )
     tx.many(INSERT_EDGE, [{"session_id": session_id, "source": s, "target": t} for s, t in links])
 
 
@@ -201,6 +205,7 @@ def wait_more(tx: Transaction, session_id: str, number: int, more: int) -> bool:
     return tx.run(_WAIT_MORE, session=session_id, number=number, more=more) == 1
 
 
+_BODY = "step_inputs.body"
 _INPUT = Query(
     select(step_inputs.c.body).where(
         step_inputs.c.session_id == bindparam("session"), step_inputs.c.number == bindparam("number")
@@ -241,9 +246,14 @@ class Found:
     result_epoch: int | None
 
 
-def input_of(tx: Transaction, session_id: str, number: int) -> str:
-    """The JSON text of a step's input."""
-    return str(tx.value(_INPUT, session=session_id, number=number))
+def input_of(tx: Transaction, session_id: str, number: int, known: str | None = None) -> str:
+    """The JSON text of a step's input; `known` is how its row has it, if that was read."""
+    return tx.open(known or str(tx.value(_INPUT, session=session_id, number=number)), _BODY, session_id, number)
+
+
+def seal_input(tx: Transaction, session_id: str, number: int, body: str) -> str:
+    """A step's input as its row has it."""
+    return tx.seal(body, _BODY, session_id, number)
 
 
 def targets_of(tx: Transaction, session_id: str, source: int) -> list[int]:
@@ -292,4 +302,8 @@ _OVERVIEW = Query(select(*(_s[c] for c in OVERVIEW)).where(_s.session_id == bind
 
 def overview(tx: Transaction, session_id: str) -> list[dict[str, Any]]:
     """All steps of a session as dictionaries with the keys of `OVERVIEW`."""
-    return [dict(zip(OVERVIEW, row, strict=True)) for row in tx.rows(_OVERVIEW, session=session_id)]
+    found = [dict(zip(OVERVIEW, row, strict=True)) for row in tx.rows(_OVERVIEW, session=session_id)]
+    for one in found:
+        one["task"] = tx.open(one["task"], "steps.task", session_id, one["number"])
+        one["error"] = tx.open(one["error"], "steps.error", session_id, one["number"])
+    return found

@@ -16,6 +16,7 @@ from typing import Any
 
 from . import serial
 from .events import Event
+from .keys.codec import Codec
 
 logger = logging.getLogger("celeriac.hot")
 
@@ -58,11 +59,19 @@ def _rest(failures: int) -> float:
 class HotStreams:
     """Publishes events to Redis streams from a thread of its own."""
 
-    def __init__(self, url: str, timeout: float, kept: int, read: Callable[[str, int, int], Sequence[Event]]) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout: float,
+        kept: int,
+        read: Callable[[str, int, int], Sequence[Event]],
+        codec: Codec | None = None,
+    ) -> None:
         self._url = url
         self._timeout = timeout
         self._kept = kept
         self._read = read  # (session, beyond, most) -> events
+        self._codec = codec if codec is not None and codec.whole else None
         self._pid = 0
         self._start()
         #: Notes that were not followed up.
@@ -141,14 +150,19 @@ class HotStreams:
     def _add(self, key: str, found: Sequence[Event]) -> None:
         pipe = self._client.pipeline(transaction=False)
         for event in found:
-            pipe.xadd(
-                key, {"event": serial.encode(event.to_dict())}, id=f"{event.seq}-0", maxlen=self._kept, approximate=True
-            )
+            pipe.xadd(key, {"event": self._body(event)}, id=f"{event.seq}-0", maxlen=self._kept, approximate=True)
         pipe.expire(key, KEEP_ENDED_SECONDS if found[-1].type in ENDINGS else KEEP_SECONDS)
         # Another worker may have published some of them: their ids are refused, which is what explicit ids are for.
         for answer in pipe.execute(raise_on_error=False):
             if isinstance(answer, Exception) and "equal or smaller" not in str(answer):
                 raise answer
+
+    def _body(self, event: Event) -> bytes:
+        """An event as JSON; sealed, where all is."""
+        body = serial.encode(event.to_dict())
+        if self._codec is None:
+            return body
+        return self._codec.seal_bytes(body, "stream", event.session_id, event.seq)
 
 
 def _last(client: Any, key: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import and_, false, func, or_, select, text
 
 from .database import Query, Transaction
-from .sessions import COLUMNS
+from .sessions import opened
 from .tables import session_tags, sessions
 
 _s = sessions.c
@@ -97,7 +97,7 @@ def listing(
         wanted.append(or_(beyond, and_(column == after[0], tie)))
     orders = [c.asc() if ascending else c.desc() for c in (column, _s.id)]
     query = query.where(*wanted).order_by(*orders).limit(limit)
-    return [dict(zip(COLUMNS, row, strict=True)) for row in tx.rows(query)]
+    return [opened(tx, row) for row in tx.rows(query)]
 
 
 _MATCHING = {
@@ -129,7 +129,9 @@ _SEARCH_ADD = Query(text("INSERT INTO session_search (session_id, body) VALUES (
 
 
 def index(tx: Transaction, session_id: str, body: str, fresh: bool = False) -> None:
-    """Make a session findable by the words of `body`."""
+    """Make a session findable by the words of `body`; where all is sealed, they are not to be found anywhere."""
     if not fresh:
         tx.run(_SEARCH_DROP, session=session_id)
+    if tx.seals:
+        return
     tx.run(_SEARCH_ADD, session=session_id, body=body)

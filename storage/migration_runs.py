@@ -75,6 +75,8 @@ migrated_values = Table(
 )
 
 _r, _v = migration_runs.c, migrated_values.c
+_ERROR = "migrated_values.error"
+_SUMMARY = "migration_runs.summary"
 
 
 @dataclass(slots=True)
@@ -177,18 +179,24 @@ def add(tx: Transaction, **values: Any) -> None:
 def get(tx: Transaction, run_id: str) -> Run | None:
     """A run, or None."""
     row = tx.row(_GET, wanted=run_id)
-    return Run(*row) if row else None
+    return _run(tx, *row) if row else None
+
+
+def _run(tx: Transaction, *row: Any) -> Run:
+    run = Run(*row)
+    run.summary = tx.open(run.summary, _SUMMARY, run.id)
+    return run
 
 
 def listing(tx: Transaction) -> list[Run]:
     """All runs, the newest first."""
-    return [Run(*row) for row in tx.rows(_LIST)]
+    return [_run(tx, *row) for row in tx.rows(_LIST)]
 
 
 def unfinished(tx: Transaction, **wanted: str) -> Run | None:
     """The run that was started in the same words and has not come to its end, or None."""
     row = tx.row(_SAME, **wanted)
-    return Run(*row) if row else None
+    return _run(tx, *row) if row else None
 
 
 def take(tx: Transaction, run_id: str, owner: str, lease: float, gone: str | None = None) -> bool:
@@ -208,7 +216,7 @@ def move(tx: Transaction, run_id: str, old: str, new: str) -> bool:
 
 def sum_up(tx: Transaction, run_id: str, summary: str) -> None:
     """Note how a run went, since its kept values go."""
-    tx.run(_SUM_UP, wanted=run_id, told=summary)
+    tx.run(_SUM_UP, wanted=run_id, told=tx.seal(summary, _SUMMARY, run_id))
 
 
 def advance(tx: Transaction, run_id: str, owner: str, scope: str, key: str, count: int, lease: float) -> bool:
@@ -254,6 +262,7 @@ def keep(tx: Transaction, run_id: str, rows: Sequence[Old]) -> None:
     ]
     for one in values:
         one["body"], one["packed"] = _as_kept(one["body"])
+        one["error"] = tx.seal(one["error"], _ERROR, run_id, one["scope"], one["key"])
     tx.many(_KEEP, [{f"v_{name}": value for name, value in one.items()} for one in values])
 
 
@@ -277,7 +286,7 @@ def settle(tx: Transaction, run_id: str, rows: Iterable[Old]) -> None:
                 "named": row.key,
                 "to": row.status,
                 "got": row.new_version,
-                "why": row.error,
+                "why": tx.seal(row.error, _ERROR, run_id, row.scope, row.key),
             }
             for row in rows
         ],
@@ -299,11 +308,12 @@ def forget_scope(tx: Transaction, scope: str) -> None:
 
 def in_status(tx: Transaction, run_id: str, status: str, most: int) -> list[Old]:
     """Kept values of a status, in the order of scopes and keys, at most so many."""
-    return [_old(*row) for row in tx.rows(_IN_STATUS, wanted=run_id, being=status, most=most)]
+    return [_old(tx, run_id, *row) for row in tx.rows(_IN_STATUS, wanted=run_id, being=status, most=most)]
 
 
-def _old(*row: Any) -> Old:
+def _old(tx: Transaction, run_id: str, *row: Any) -> Old:
     old, packed = Old(*row[:-1]), row[-1]
+    old.error = tx.open(old.error, _ERROR, run_id, old.scope, old.key)
     text: Any = old.body
     old.body = text.encode() if text is not None else bytes(packed) if packed is not None else None
     return old

@@ -38,6 +38,7 @@ _GET = Query(
         _r.session_id == bindparam("session"), _r.number == bindparam("step"), _r.epoch == bindparam("at")
     )
 )
+_BODY = "results.body"
 _COUNTS = and_(steps.c.session_id == _r.session_id, steps.c.number == _r.number, steps.c.result_epoch == _r.epoch)
 
 
@@ -86,7 +87,7 @@ def record(
     if stored.blob is not None:
         refer_to(tx, blobs_, stored.blob, stored.data)
     values = {"session_id": session_id, "number": number, "epoch": epoch, "blob": stored.blob, "size": stored.size}
-    body = stored.data.decode() if stored.blob is None else None
+    body = tx.seal(stored.data.decode(), _BODY, session_id, number, epoch) if stored.blob is None else None
     tx.later(_INSERT, [{**values, "body": body, "confidence": confidence, "cost": cost}])
 
 
@@ -95,19 +96,21 @@ def load(tx: Transaction, blobs_: BlobStore | None, session_id: str, number: int
     read it from.
     """
     row = tx.row(_GET, session=session_id, step=number, at=epoch) if epoch is not None else None
-    return _value(row[0], row[1], blobs_) if row else None
+    return _value(tx, (session_id, number, epoch), row[0], row[1], blobs_) if row else None
 
 
-def _value(body: str | None, blob: str | None, blobs_: BlobStore | None) -> Any:
+def _value(
+    tx: Transaction, key: tuple[object, ...], body: str | None, blob: str | None, blobs_: BlobStore | None
+) -> Any:
     if blob is None:
-        return serial.decode(body or "null")
+        return serial.decode(tx.open(body or "null", _BODY, *key))
     if blobs_ is None:
         raise TooLarge(f"blob {blob} is not read inside a transaction that writes")
     return serial.decode(blobs_.get(blob))
 
 
 _OF_GROUP = Query(
-    select(_r.number, _r.body, _r.blob)
+    select(_r.number, _r.epoch, _r.body, _r.blob)
     .select_from(results.join(steps, _COUNTS))
     .where(steps.c.session_id == bindparam("session"), steps.c.member_of == bindparam("group"))
 )
@@ -116,7 +119,7 @@ _OF_GROUP = Query(
 def load_members(tx: Transaction, blobs_: BlobStore | None, session_id: str, group: int) -> dict[int, Any]:
     """The outputs that count of a group's members, by step number."""
     rows = tx.rows(_OF_GROUP, session=session_id, group=group)
-    return {number: _value(body, blob, blobs_) for number, body, blob in rows}
+    return {number: _value(tx, (session_id, number, epoch), body, blob, blobs_) for number, epoch, body, blob in rows}
 
 
 _HAS = Query(
@@ -167,6 +170,7 @@ def let_go(tx: Transaction, database: Database, blobs_: BlobStore, hashes: Seque
 _ADD_PARTIAL = Query(
     insert(partial_results).values({c: bindparam(c) for c in ("session_id", "seq", "number", "agent", "body")})
 )
+_PARTIAL = "partial_results.body"
 _p = partial_results.c
 _PARTIALS = Query(
     select(_p.seq, _p.number, _p.agent, _p.body)
@@ -177,9 +181,12 @@ _PARTIALS = Query(
 
 def add_partials(tx: Transaction, session_id: str, rows: list[dict[str, Any]]) -> None:
     """Append partial results: rows with seq (the number of their event), number, agent and body (JSON text)."""
+    if tx.seals:
+        rows = [{**row, "body": tx.seal(row["body"], _PARTIAL, session_id, row["seq"])} for row in rows]
     tx.many(_ADD_PARTIAL, [{"session_id": session_id, **row} for row in rows])
 
 
 def partials(tx: Transaction, session_id: str, beyond: int = 0) -> list[tuple[int, int, str, Any]]:
     """(event number, step number, agent, value) of the partial results after event `beyond`, in order."""
-    return [(seq, n, a, serial.decode(b)) for seq, n, a, b in tx.rows(_PARTIALS, session=session_id, beyond=beyond)]
+    found = tx.rows(_PARTIALS, session=session_id, beyond=beyond)
+    return [(seq, n, a, serial.decode(tx.open(b, _PARTIAL, session_id, seq))) for seq, n, a, b in found]

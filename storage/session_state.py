@@ -19,7 +19,8 @@ from .states.tables import state_values
 from .tables import checkpoint_blobs, sessions, state_changes
 
 _SCOPE: Final = "session:"
-_TENANT: Final = "tenant:"
+#: Names of tenants' scopes begin so in a backend; no scope without a tenant does.
+TENANT: Final = "tenant:"
 #: Values of more bytes than this are compressed in the change of a checkpoint.
 _WORTH_COMPRESSING: Final = 512
 
@@ -69,7 +70,7 @@ _ALL = Query(select(*_VALUE).where(_v.scope == bindparam("owner"), _alive).order
 
 def prefix_of(tenant: str) -> str:
     """What the names of a tenant's scopes begin with; no scope without a tenant does. It ends at the first slash."""
-    return f"{_TENANT}{tenant.replace('%', '%25').replace('/', '%2F')}/" if tenant else ""
+    return f"{TENANT}{tenant.replace('%', '%25').replace('/', '%2F')}/" if tenant else ""
 
 
 def scope_of(session_id: str, tenant: str) -> str:
@@ -80,8 +81,8 @@ def scope_of(session_id: str, tenant: str) -> str:
 def session_of(scope: str) -> tuple[str, str] | None:
     """(id, tenant) of the session whose own scope this is."""
     tenant = ""
-    if scope.startswith(_TENANT):
-        quoted, _, scope = scope[len(_TENANT) :].partition("/")
+    if scope.startswith(TENANT):
+        quoted, _, scope = scope[len(TENANT) :].partition("/")
         tenant = quoted.replace("%2F", "/").replace("%25", "%")
     return (scope[len(_SCOPE) :], tenant) if scope.startswith(_SCOPE) else None
 

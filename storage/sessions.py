@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import bindparam, delete, exists, insert, literal_column, select, text, update
+from sqlalchemy import bindparam, delete, exists, func, insert, literal_column, select, text, update
 
 from .agent_parts import agent_parts
 from .cache.tables import cache_savings, cache_waiters
@@ -54,8 +54,11 @@ class Hot:
     epoch_floor: int
     completed_at: float | None
     priority: int
+    stored_bytes: int
+    stored_blobs: int
     saved_status: str = field(init=False)  # what the row says
     state_changed: bool = field(init=False, default=False)  # keyed state of its own scope, since the last checkpoint
+    saved_error: tuple[str, str] | None = field(init=False, default=None)  # the error, and how the row has it
 
     def __post_init__(self) -> None:
         self.saved_status = self.status
@@ -66,6 +69,7 @@ HOT = tuple(f.name for f in fields(Hot) if f.init)
 _HOT = tuple(_s[c] for c in HOT)
 _CHANGED = exists().where(state_changes.c.session_id == bindparam("session"))
 _LOCK = Query(select(*_HOT, _CHANGED).where(_this).with_for_update())
+_LOOK = Query(select(*_HOT).where(_this))
 _CHANGING = tuple(c for c in HOT if c not in ("id", "status", "correlation_id", "tenant", "priority"))
 
 
@@ -95,21 +99,44 @@ def lock_then(tx: Transaction, session_id: str, calls: Sequence[Call]) -> tuple[
         return None, others
     hot = Hot(*rows[0][:-1])
     hot.state_changed = bool(rows[0][-1])
+    if hot.error is not None:
+        kept = hot.error
+        hot.error = tx.open(kept, "sessions.error", hot.id)
+        hot.saved_error = (hot.error, kept)
     return hot, others
+
+
+def look(tx: Transaction, session_id: str) -> Hot | None:
+    """The row of a session as it lies, without a lock: to see its numbers, not to be saved."""
+    row = tx.row(_LOOK, session=session_id)
+    return Hot(*row) if row else None
 
 
 def save(tx: Transaction, hot: Hot) -> None:
     """Write a locked session's hot row back."""
     values = {c: getattr(hot, c) for c in _CHANGING}
+    if hot.error is not None:
+        known = hot.saved_error
+        same = known is not None and known[0] == hot.error
+        values["error"] = known[1] if known is not None and same else tx.seal(hot.error, "sessions.error", hot.id)
     if hot.status == hot.saved_status:
         tx.later(_SAVE, [{"session": hot.id, **values}])
     else:
         tx.later(_SAVE_MOVED, [{"session": hot.id, "status": hot.status, **values}])
 
 
+_NO_BASE = Query(update(sessions).where(_this).values(checkpoint_base=0))
+
+
+def start_chain_anew(tx: Transaction, session_id: str) -> None:
+    """Let the next checkpoint of a locked session be a full one. For those who look at it, nothing has changed."""
+    tx.run(_NO_BASE, session=session_id)
+
+
 def identity(tx: Transaction, session_id: str) -> Identity | None:
     """(id, query, user, correlation id, tenant): what never changes."""
-    return tx.row(_IDENTITY, session=session_id)
+    row = tx.row(_IDENTITY, session=session_id)
+    return None if row is None else (row[0], tx.open(row[1], "sessions.query", session_id), row[2], row[3], row[4])
 
 
 _STATUS = Query(select(_s.status, _s.event_seq).where(_this))
@@ -181,9 +208,17 @@ _BY_KEY = Query(select(_s.id, _s.fingerprint).where(_s.tenant == bindparam("of")
 
 def create(tx: Transaction, values: Mapping[str, Any], documents: Mapping[str, str], tags: Sequence[str]) -> None:
     """Insert an active session with its documents (JSON text by name) and tags."""
-    tx.run(_INSERT, **values)
-    tx.many(_PUT_DOCUMENT["insert"], [{"session": values["id"], "called": n, "text": b} for n, b in documents.items()])
-    tx.many(_ADD_TAG, [{"session": values["id"], "word": t} for t in dict.fromkeys(tags)])
+    own = values["id"]
+    tx.run(
+        _INSERT, **{**values, **{name: tx.seal(values[name], f"sessions.{name}", own) for name in ("query", "title")}}
+    )
+    bodies = [(name, _document(tx, own, name, body)) for name, body in documents.items()]
+    tx.many(_PUT_DOCUMENT["insert"], [{"session": own, "called": name, "text": body} for name, body in bodies])
+    tx.many(_ADD_TAG, [{"session": own, "word": t} for t in dict.fromkeys(tags)])
+
+
+def _document(tx: Transaction, session_id: str, name: str, body: str) -> str:
+    return tx.seal(body, "session_documents.body", session_id, name)
 
 
 def by_key(tx: Transaction, tenant: str, key: str) -> tuple[str, str] | None:
@@ -194,18 +229,19 @@ def by_key(tx: Transaction, tenant: str, key: str) -> tuple[str, str] | None:
 def put_document(tx: Transaction, session_id: str, name: str, body: str) -> None:
     """Write one of a session's documents, in place of the one of that name."""
     tx.run(_PUT_DOCUMENT["delete"], session=session_id, called=name)
-    tx.run(_PUT_DOCUMENT["insert"], session=session_id, called=name, text=body)
+    tx.run(_PUT_DOCUMENT["insert"], session=session_id, called=name, text=_document(tx, session_id, name, body))
 
 
 def document(tx: Transaction, session_id: str, name: str) -> str | None:
     """One of a session's documents as JSON text."""
     body: str | None = tx.value(_DOCUMENT, session=session_id, called=name)
-    return body
+    return tx.open(body, "session_documents.body", session_id, name)
 
 
 def documents(tx: Transaction, session_id: str) -> dict[str, str]:
     """All documents of a session: JSON text by name."""
-    return dict(tx.rows(_DOCUMENTS, session=session_id))
+    found = tx.rows(_DOCUMENTS, session=session_id)
+    return {name: tx.open(body, "session_documents.body", session_id, name) for name, body in found}
 
 
 def tags(tx: Transaction, session_id: str) -> list[str]:
@@ -235,6 +271,8 @@ def change(tx: Transaction, session_id: str, values: Mapping[str, Any]) -> None:
     unknown = values.keys() - set(_CHANGEABLE)
     if unknown:
         raise ValueError(f"not changeable: {sorted(unknown)}")
+    if "title" in values:
+        values = {**values, "title": tx.seal(values["title"], "sessions.title", session_id)}
     tx.run(update(sessions).where(_s.id == session_id).values(**values, updated_at=now()))
 
 
@@ -245,7 +283,13 @@ _GET = Query(select(*sessions.columns).where(_this))
 def get(tx: Transaction, session_id: str) -> dict[str, Any] | None:
     """A session's whole row."""
     row = tx.row(_GET, session=session_id)
-    return dict(zip(COLUMNS, row, strict=True)) if row else None
+    return opened(tx, row) if row else None
+
+
+def opened(tx: Transaction, row: Row) -> dict[str, Any]:
+    """A session's row by columns, in plain text."""
+    found = dict(zip(COLUMNS, row, strict=True))
+    return found | {name: tx.open(found[name], f"sessions.{name}", found["id"]) for name in ("query", "title", "error")}
 
 
 _INACTIVE = Query(
@@ -256,6 +300,20 @@ _INACTIVE = Query(
         _s.updated_at < now() - bindparam("idle"),
     )
 )
+_OPEN_OF = Query(
+    select(func.count()).where(
+        _s.tenant == bindparam("of"),
+        _s.user == bindparam("whose"),
+        _s.status.in_([literal_column("'active'"), literal_column("'paused'")]),
+    )
+)
+_BYTES_OF = Query(
+    select(func.coalesce(func.sum(_s.stored_bytes), 0)).where(
+        _s.tenant == bindparam("of"), _s.user == bindparam("whose")
+    )
+)
+#: Two transactions that start a session for one user count one after the other.
+_ALONE = Query(text("SELECT pg_advisory_xact_lock(7201462, hashtext(:whose))"))
 _OWNED = (
     session_documents, session_tags, steps, step_inputs, edges, results, agent_states, partial_results, findings,
     conflicts, checkpoints, events, outbox, agent_parts, cache_waiters, cache_savings, agent_turns,
@@ -271,6 +329,18 @@ def inactive(tx: Transaction, tenant: str, idle: float) -> list[tuple[str, str]]
     seconds.
     """
     return [(row[0], row[1]) for row in tx.rows(_INACTIVE, of=tenant, idle=idle)]
+
+
+def open_of(tx: Transaction, tenant: str, user: str) -> int:
+    """How many active and paused sessions a user of a tenant has; nobody else counts them until it is committed."""
+    if tx.dialect_name == "postgresql":
+        tx.rows(_ALONE, whose=f"{tenant}/{user}")
+    return int(tx.value(_OPEN_OF, of=tenant, whose=user))
+
+
+def bytes_of(tx: Transaction, tenant: str, user: str) -> int:
+    """Bytes of outputs and partial results in all sessions of a user of a tenant."""
+    return int(tx.value(_BYTES_OF, of=tenant, whose=user))
 
 
 def erase(tx: Transaction, session_id: str) -> bool:

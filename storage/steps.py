@@ -194,7 +194,7 @@ def fail(tx: Transaction, c: Claimed, to: str, error: str, delay: float = 0.0, h
             number=c.number,
             at_epoch=c.epoch,
             to=to,
-            why=error,
+            why=tx.seal(error, "steps.error", c.session_id, c.number),
             delay=delay,
             paused=int(held),
         )
@@ -228,8 +228,9 @@ _RUNNING = Query(select(*_COLUMNS).where(in_state("running"), _s.lease_until.is_
 
 def renew(tx: Transaction, c: Claimed, lease: float, progress: float, task: str | None) -> bool:
     """Put off the end of a claim's lease and note its progress; False if the claim is lost."""
+    line = tx.seal(task, "steps.task", c.session_id, c.number)
     return (
-        tx.run(_RENEW, session=c.session_id, number=c.number, at_epoch=c.epoch, lease=lease, part=progress, line=task)
+        tx.run(_RENEW, session=c.session_id, number=c.number, at_epoch=c.epoch, lease=lease, part=progress, line=line)
         == 1
     )
 
@@ -288,7 +289,8 @@ _PROGRESS = Query(
 
 def progress(tx: Transaction, session_id: str) -> dict[int, tuple[float, str | None]]:
     """(progress, task) of a session's running steps by number: what is written without a turn."""
-    return {number: (part, line) for number, part, line in tx.rows(_PROGRESS, session=session_id, state="running")}
+    found = tx.rows(_PROGRESS, session=session_id, state="running")
+    return {number: (part, tx.open(line, "steps.task", session_id, number)) for number, part, line in found}
 
 
 def running(tx: Transaction) -> list[Claimed]:

@@ -69,6 +69,9 @@ sessions = Table(
     Column("updated_at", Double, nullable=False),
     Column("completed_at", Double),
     Column("tenant", Text, nullable=False, server_default=""),
+    # outputs and partial results that were recorded, as bytes of JSON, and how many of them as blobs
+    Column("stored_bytes", BigInteger, nullable=False, server_default=text("0")),
+    _count("stored_blobs"),
     Index("sessions_by_key", "tenant", "key", unique=True),
     Index("sessions_by_status", "tenant", "status", "id"),
     Index("sessions_by_user", "tenant", "user", "id"),

@@ -121,8 +121,7 @@ class Celeriac:
                     conf.check(self.app)
                 own.sign(self.app)
                 schema.ensure(self._engine.database)
-                if self._engine.keyring is not None:
-                    keymarks.confirm(self._engine.database, self._engine.keyring)
+                keymarks.confirm(self._engine.database, self._engine.keyring, self.settings.encrypt == "all")
                 load_agents(self.settings.agents)
                 logs.install(self._engine.guard)
                 schemas.load(self.settings.schemas)
@@ -293,6 +292,7 @@ class Celeriac:
             settings.redis_timeout,
             settings.stream_events_kept,
             lambda session_id, beyond, most: database.read(lambda tx: events.since(tx, session_id, beyond, most)),
+            database.codec,
         )
         self._engine.listeners.append(streams.note)
         return RedisWaker(settings.redis_url, settings.redis_timeout)

@@ -295,9 +295,9 @@ class Serving:
         except Lost:
             self._lost(job)
         if not final and c.failures < c.retries:
-            job.outcome = ("task-retried", self._engine.guard.text(repr(fault)))
+            job.outcome = ("task-retried", self._engine.guard.told(fault))
             raise Retry(exc=fault, when=c.backoff * 2**c.failures) from fault
-        job.outcome = ("task-failed", self._engine.guard.text(repr(fault)))
+        job.outcome = ("task-failed", self._engine.guard.told(fault))
         raise fault
 
     def _put_back(self, job: _Job, why: PutBack) -> None:

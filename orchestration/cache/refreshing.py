@@ -66,7 +66,9 @@ class Refresher:
             try:
                 self._refresh(work, agent, permissions, key)
             except Exception as fault:  # whoever asks next tries again
-                logger.warning("a stale answer of agent %s was not refreshed: %s", agent.name, fault)
+                logger.warning(
+                    "a stale answer of agent %s was not refreshed: %s", agent.name, self._engine.guard.told(fault)
+                )
 
     def _refresh(self, work: Work, agent: Agent, permissions: frozenset[str], key: Key) -> None:
         flight, number = f"refresh {key.hash}", next(self._numbers)

@@ -18,7 +18,9 @@ from .policy import Policy, holds_sealed
 def open_for(settings: Settings) -> tuple[KeyRing | None, Policy]:
     """The key ring and the policy of the settings. Raises SettingsError."""
     keyring = KeyRing.load(settings)
-    return keyring, Policy.load(settings.guard_rules, keyring)
+    policy = Policy.load(settings.guard_rules, keyring)
+    policy.withholds = settings.encrypt == "all"
+    return keyring, policy
 
 
 def place_of(session_id: str) -> str:

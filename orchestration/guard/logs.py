@@ -7,6 +7,7 @@ are. The text of a record is kept as it is, with its arguments apart, unless a s
 from __future__ import annotations
 
 import logging
+import traceback
 import weakref
 from typing import Any
 
@@ -27,6 +28,10 @@ class Redaction(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Clean the record in place."""
+        if record.name == TRACE and any(
+            policy is not None and policy.withholds for policy in (one() for one in _policies)
+        ):
+            _withhold(record)
         _clean(record)
         for name in vars(record).keys() - _STANDARD:
             setattr(record, name, _cleaned(getattr(record, name)))
@@ -67,6 +72,19 @@ def _wrap_factory() -> None:
     logging.setLogRecordFactory(factory)
 
 
+def _withhold(record: logging.LogRecord) -> None:
+    """Leave what an agent's fault says out of Celery's report: where it was raised is told, and of what type it is."""
+    about = record.args if isinstance(record.args, dict) else {}
+    if not str(about.get("name", "")).startswith("celeriac.agent."):
+        return
+    record.msg, record.args = "Task %s[%s] failed; what it says is in its session", (about["name"], about.get("id"))
+    vars(record).pop("data", None)
+    if record.exc_info:
+        type_, _, frames = record.exc_info
+        lines = ["Traceback (most recent call last):\n", *traceback.format_tb(frames), getattr(type_, "__name__", "")]
+        record.exc_text, record.exc_info = "".join(lines), None
+
+
 def _clean(record: logging.LogRecord) -> None:
     try:
         said = record.getMessage()
@@ -77,9 +95,9 @@ def _clean(record: logging.LogRecord) -> None:
     if clean != said:
         record.msg, record.args = clean, ()
     if record.exc_info and not record.exc_text:
-        traceback = _formatter.formatException(record.exc_info)
-        clean = _text(traceback)
-        if clean != traceback:
+        raised = _formatter.formatException(record.exc_info)
+        clean = _text(raised)
+        if clean != raised:
             record.exc_text, record.exc_info = clean, None
 
 

@@ -39,6 +39,8 @@ class Policy:
         self._rules = rules
         self._keyring = keyring
         self.active = bool(rules.fields or rules.texts)
+        #: Whether what an agent's error says is for the session alone, not for logs and events.
+        self.withholds = False
         self._names: dict[str, tuple[str, tuple[Field, ...]]] = {}  # bounded: see `rules_for`
         self._text_needles = _needles(rules.texts)
         self._shown_needles = _needles(rules.shown)
@@ -100,6 +102,10 @@ class Policy:
         if isinstance(value, list | tuple):
             return [self._revealed(one, place) for one in value]
         return value
+
+    def told(self, fault: BaseException) -> str:
+        """What logs and events say of an agent's fault."""
+        return f"{type(fault).__name__} (its text is left out here)" if self.withholds else self.text(repr(fault))
 
     @property
     def seals(self) -> bool:

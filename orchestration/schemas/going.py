@@ -10,7 +10,7 @@ from ...errors import SchemaError
 from ...storage import migration_runs
 from ...storage.database import Transaction
 from ...storage.migration_runs import Old, Run
-from ...storage.states.protocol import StateConflict, Write
+from ...storage.states.protocol import StateConflict
 from .values import Aim, Change, KeyedValues
 
 if TYPE_CHECKING:
@@ -178,9 +178,9 @@ class Going:
         there = [old for old in rows if old.key in entries and entries[old.key].version == old.new_version]
         for old in rows:
             entry = entries.get(old.key)
-            is_back = entry is not None and (entry.body, entry.meta) == (old.body, old.meta)  # just before a crash
+            is_back = self._values.is_back(old, entry)  # just before a crash
             old.status = "undone" if is_back else "changed"
-        writes = [Write(old.key, old.body, old.meta, expected=old.new_version) for old in there]
+        writes = [self._values.back(old) for old in there]
         if not writes:
             return
         try:

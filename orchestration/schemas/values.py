@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import CeleriacError, SchemaError
-from ...storage import serial
+from ...storage import serial, session_state
 from ...storage.migration_runs import Old
 from ...storage.states.protocol import Entry, Listing, Origin, Write
 from ..state.scopes import Scope
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 _LISTED: Final = 1000
 #: A message kept with a key that failed has at most so many characters.
 _LONGEST_ERROR: Final = 1000
-#: Names of tenants' scopes begin so in the backend; no scope of a State without a tenant does.
-_TENANT: Final = "tenant:"
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class KeyedValues:
             raise SchemaError(
                 f"{type(backend).__name__} cannot list its scopes, so {pattern.text!r} cannot be had: name one"
             )
-        own = (name for name in backend.scopes() if name.startswith(prefix or _TENANT) == bool(prefix))
+        own = (name for name in backend.scopes() if name.startswith(prefix or session_state.TENANT) == bool(prefix))
         scopes = (name.removeprefix(prefix) for name in own)
         return [scope for scope in scopes if scope >= start and pattern.matches(scope)]
 
@@ -127,8 +125,21 @@ class KeyedValues:
 
     def _write(self, key: str, scope: str, value: Any, about: dict[str, Any], target: Schema, version: int) -> Write:
         body, _ = self._values.packed(scope, key, value, "sensitive" if about.get("sealed") else "standard")
-        meta = {**about, "schema": target.text, "run": self.run_id}
-        return Write(key, body, serial.encode(meta).decode(), expected=version)
+        meta = {**about, "schema": target.text, "run": self.run_id, **({"sealed": True} if self._values.all else {})}
+        text = serial.encode(meta).decode()
+        return Write(key, body, text, expected=version, bind=self._values.binding(scope, key, body, text))
+
+    def back(self, old: Old) -> Write:
+        """What puts an old value back: as it was, but sealed for its new version."""
+        bind = self._values.binding(old.scope, old.key, old.body or b"", old.meta, old.version)
+        return Write(old.key, old.body, old.meta, expected=old.new_version, bind=bind)
+
+    def is_back(self, old: Old, entry: Entry | None) -> bool:
+        """Whether an entry holds the old value, and says the same of it."""
+        if entry is None or entry.meta != old.meta or old.body is None:
+            return False
+        before = Entry(old.body, old.version, old.meta)
+        return self._values.plain(old.scope, old.key, entry) == self._values.plain(old.scope, old.key, before)
 
     def shown(self, old: Old) -> Callable[[Any], str]:
         """How values within a key may be shown: of what is sealed only the kind, of others what the guard lets."""

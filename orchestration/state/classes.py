@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 from typing import Any, Protocol
 
 from ...config.settings import STATE_CLASSES, StateClass
-from ...errors import KeyMissing
+from ...errors import KeyMissing, SealBroken
 from ...storage import serial
 from ...storage.keys.sealing import KeyRing
-from ...storage.states.protocol import Entry, StateError
+from ...storage.states.protocol import Entry, StateError, Write
 from ..schemas import Schemas
 
 
@@ -72,6 +72,8 @@ class Values:
     schemas: Schemas | None = None
     policy: Protects | None = None
     tenant: str = ""
+    #: Whether values of all classes are sealed.
+    all: bool = False
 
     def packed(self, scope: str, key: str, value: Any, class_: StateClass) -> tuple[bytes, str]:
         """What is kept of a value, and its meta. Raises NotSerializable, TooLarge, SchemaError and StateError."""
@@ -90,7 +92,7 @@ class Values:
         if self.policy is not None and self.policy.active:
             value = self.policy.apply(value, _place(scope, key))
         body = serial.encode(value, what, self.max_bytes)
-        if class_ == "sensitive":
+        if class_ == "sensitive" or self.all:
             if self.keyring is None:
                 raise StateError(f"{what} is of class sensitive, and there is no key: set keys_file or CELERIAC_KEYS")
             body = self.keyring.seal(body, place=_place(scope, key), tenant=self.tenant)
@@ -99,18 +101,56 @@ class Values:
 
     def value(self, scope: str, key: str, entry: Entry) -> Any:
         """The value of an entry, in the newest version of its schema. Raises SealBroken, KeyMissing, SchemaError."""
-        body = entry.body
         about: dict[str, Any] = serial.decode(entry.meta) if entry.meta else {}
-        if about.get("sealed"):
-            if self.keyring is None:
-                raise KeyMissing(f"{scope} {key!r} is sealed, and there is no key: set keys_file or CELERIAC_KEYS")
-            body = self.keyring.open(body, place=_place(scope, key), tenant=self.tenant)
+        body = self._opened(scope, key, entry.body, entry.version) if about.get("sealed") else entry.body
         value = serial.decode(body)
         if self.policy is not None and self.policy.seals and b'"$sealed"' in body:
             value = self.policy.reveal(value, _place(scope, key))
         if self.schemas is not None and about.get("class") != "trusted":
             value = self.schemas.current(scope, key, value, about.get("schema", ""))[0]
         return value
+
+    # -- what is sealed, and for which version -----------------------------------------------------------------------
+    # The version of a value is given when it is written. Rows are sealed for it then (`bind`). It stays 0 in blobs, in
+    # other backends, whose versions are known only once the value lies there, and in what was written before.
+
+    def _opened(self, scope: str, key: str, body: bytes, version: int) -> bytes:
+        if self.keyring is None:
+            raise KeyMissing(f"{scope} {key!r} is sealed, and there is no key: set keys_file or CELERIAC_KEYS")
+        place = _place(scope, key)
+        try:
+            return self.keyring.open(body, place=place, version=version, tenant=self.tenant)
+        except SealBroken:
+            return self.keyring.open(body, place=place, tenant=self.tenant)
+
+    def binding(self, scope: str, key: str, body: bytes, meta: str, version: int = 0) -> Callable[[int], bytes] | None:
+        """What seals a packed value for another version than the one that it was sealed for; None for one that is not
+        sealed. Who puts an old body back needs it.
+        """
+        ring, place, tenant = self.keyring, _place(scope, key), self.tenant
+        if ring is None or '"sealed"' not in meta:
+            return None
+        return lambda new: ring.seal(self._opened(scope, key, body, version), place=place, version=new, tenant=tenant)
+
+    def plain(self, scope: str, key: str, entry: Entry) -> bytes:
+        """The JSON of an entry, opened if it is sealed."""
+        sealed = '"sealed"' in entry.meta
+        return self._opened(scope, key, entry.body, entry.version) if sealed else entry.body
+
+    def renewed(self, scope: str, key: str, entry: Entry, change: Callable[[str], str] = str) -> Write | None:
+        """An entry as it would be written now: with `change` made to its JSON, and sealed where all is. None where that
+        is how it lies.
+        """
+        about: dict[str, Any] = serial.decode(entry.meta) if entry.meta else {}
+        sealed, text = bool(about.get("sealed")), self.plain(scope, key, entry).decode()
+        after = change(text)
+        if after == text and (sealed or not self.all):
+            return None
+        body, meta = after.encode(), entry.meta
+        if self.keyring is not None and (sealed or self.all):
+            body = self.keyring.seal(body, place=_place(scope, key), tenant=self.tenant)
+            meta = serial.encode({**about, "sealed": True}).decode()
+        return Write(key, body, meta, bind=self.binding(scope, key, body, meta))
 
 
 def class_of(entry: Entry) -> StateClass:

@@ -10,6 +10,7 @@ from ...storage.blobs import BlobStore
 from ...storage.database import Database
 from ...storage.keys.sealing import KeyRing
 from ...storage.states.opening import open_backend
+from ...storage.states.sql import SqlBackend
 from ..guard import Policy
 from ..guard.access import StateDoor
 from ..schemas import schemas
@@ -72,13 +73,15 @@ def _open(of: HasState) -> State:
     settings = of.settings
     inline = settings.inline_result_bytes
     backend = open_backend(settings.state_url, of.database, of.blobs, inline)
+    if isinstance(backend, SqlBackend):
+        backend.database.codec = of.database.codec  # also where it is another database
     hot = None
     if settings.state_url.partition(":")[0] not in ("memory", "redis", "rediss", "unix"):
         hot = open_backend(settings.redis_url or "memory:", of.database, of.blobs, inline)
     return State(
         backend,
         hot=hot,
-        values=Values(settings.max_state_bytes, of.keyring, schemas, of.guard),
+        values=Values(settings.max_state_bytes, of.keyring, schemas, of.guard, all=settings.encrypt == "all"),
         rules=Rules(settings.state_classes),
         ephemeral_seconds=settings.state_ephemeral_seconds,
     )

@@ -192,14 +192,21 @@ class Places:
 
         tx.after_commit.append(clear_rest)
 
-    def put_back(self, tx: Transaction, name: str, values: Mapping[str, Value], origin: Origin) -> int:
+    def put_back(
+        self,
+        tx: Transaction,
+        name: str,
+        values: Mapping[str, Value],
+        origin: Origin,
+        bind: Callable[[str, Value], Callable[[int], bytes] | None],
+    ) -> int:
         """Put what a checkpoint kept in the place of all that a scope has, in an open transaction of the sessions'
         database; gives how many keys that changes. Where values lie elsewhere, checkpoints keep none: they stay.
         """
         backend = self.backend
         if not isinstance(backend, SqlBackend) or not backend.capabilities.with_steps:
             return 0
-        count = backend.replace_in(tx, name, values, origin)
+        count = backend.replace_in(tx, name, values, origin, bind)
         copies = self._copies
         if copies is not None:
             tx.after_commit.append(lambda: copies.forget_scope(name))

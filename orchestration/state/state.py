@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from ...storage import serial, session_state
 from ...storage.database import Transaction
+from ...storage.session_state import Value
 from ...storage.states.protocol import Backend, Capabilities, Entry, Origin, StateConflict, StateError, Write
 from .classes import Rules, StateClass, Values, checked, class_of
 from .places import Places
@@ -215,6 +216,17 @@ class State:
         """Delete all keys of a scope if an open transaction of the sessions' database is committed."""
         self.places.clear_with(tx, self._prefix + self.named("write", scope, ()), Origin())
 
+    def put_back(self, tx: Transaction, scope: str | Scope, values: Mapping[str, Value], origin: Origin) -> int:
+        """Put what a checkpoint kept in the place of all that a scope has, if an open transaction of the sessions'
+        database is committed; gives how many keys that changes.
+        """
+        name = self.named("write", scope, ())
+
+        def bind(key: str, value: Value) -> Callable[[int], bytes] | None:
+            return self.values.binding(name, key, value.body or b"", value.meta, value.version)
+
+        return self.places.put_back(tx, self._prefix + name, values, origin, bind)
+
     def close(self) -> None:
         """Close what the backends have open. A use after that opens it again."""
         self.places.close()
@@ -256,7 +268,7 @@ class State:
         if ttl is not None and not 0 < ttl < 1e10:
             raise StateError(f"ttl is {ttl!r}; it must be a number of seconds over 0")
         body, meta = self.values.packed(name, key, value, class_)
-        return Write(key, body, meta, ttl=ttl)
+        return Write(key, body, meta, ttl=ttl, bind=self.values.binding(name, key, body, meta) if meta else None)
 
     def updating(
         self,

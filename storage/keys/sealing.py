@@ -90,6 +90,11 @@ class KeyRing:
         """The ids of all keys."""
         return tuple(self._keys.secrets)
 
+    @property
+    def hashes(self) -> bool:
+        """Whether there is a key to hash with."""
+        return self._hash_key is not None
+
     def fingerprint(self, key_id: str) -> str:
         """A short digest of a key, to tell keys apart; it does not give the key away. Raises KeyMissing."""
         return self._key(key_id).header[-_FINGERPRINT:].hex()
@@ -115,8 +120,8 @@ class KeyRing:
             data: bytes = _cipher(data_key).decrypt(nonce, body, _bound(tenant, place, version))
         except Exception:
             raise SealBroken(
-                f"what is sealed at {place!r} (version {version}) does not open: it was changed, cut, or sealed for "
-                "another place, version or tenant"
+                f"what is sealed at {_shown(place)} (version {version}) does not open: it was changed, cut, or sealed "
+                "for another place, version or tenant"
             ) from None
         return data
 
@@ -138,21 +143,24 @@ class KeyRing:
         if not hmac.compare_digest(key.header, header):
             raise KeyMissing(
                 f"the key {key_id!r} of the ring ({key.header[-_FINGERPRINT:].hex()}) is not the key {key_id!r} that "
-                f"{place!r} was sealed with ({header[-_FINGERPRINT:].hex()}); put that one back, under the same id"
+                f"{_shown(place)} was sealed with ({header[-_FINGERPRINT:].hex()}); put that one back, under the same "
+                "id"
             )
         start = len(header)
         nonce, wrapped = sealed[start : start + _NONCE], sealed[start + _NONCE : start + _NONCE + _WRAPPED]
         try:
             return key.cipher.decrypt(nonce, wrapped, header), sealed[start + _NONCE + _WRAPPED :]
         except Exception:
-            raise SealBroken(f"what is sealed at {place!r} does not open: its data key was changed or cut") from None
+            raise SealBroken(
+                f"what is sealed at {_shown(place)} does not open: its data key was changed or cut"
+            ) from None
 
     def _key(self, key_id: str, place: str = "") -> _Key:
         ready = self._ready.get(key_id)
         if ready is None:
             secret = self._keys.secrets.get(key_id)
             if secret is None:
-                what = f"{place!r} was sealed with the key {key_id!r}, which" if place else f"the key {key_id!r}"
+                what = f"{_shown(place)} was sealed with the key {key_id!r}, which" if place else f"the key {key_id!r}"
                 raise KeyMissing(f"{what} is not in the key ring; it has: {', '.join(self.ids)}")
             ready = self._ready[key_id] = _made(key_id, secret)
         return ready
@@ -163,15 +171,16 @@ class KeyRing:
         """A keyed hash of the text (BLAKE2b, 128 bits, hexadecimal): equal texts give equal hashes, and who has no key
         cannot try texts out. Changing keys does not change it. Raises KeyMissing if the ring has no hash key.
         """
+        return self.mac(text.encode("utf-8", "surrogatepass"), b"celeriac-hash", 16).hex()
+
+    def mac(self, data: bytes, use: bytes, size: int) -> bytes:
+        """As `digest`, of bytes: `size` bytes, other ones for each use (16 bytes at most). Raises KeyMissing."""
         if self._hash_key is None:
             raise KeyMissing(
                 'the key ring has no key to hash with: add `hash = "..."` to keys_file, or hash:... to '
                 f"{VARIABLE} (`celeriac keys generate` writes one)"
             )
-        made = hashlib.blake2b(
-            text.encode("utf-8", "surrogatepass"), key=self._hash_key, digest_size=16, person=b"celeriac-hash"
-        )
-        return made.hexdigest()
+        return hashlib.blake2b(data, key=self._hash_key, digest_size=size, person=use).digest()
 
 
 def key_of(sealed: bytes, place: str = "a sealed object") -> str:
@@ -184,15 +193,20 @@ def is_sealed(data: bytes) -> bool:
     return data.startswith(_MARK)
 
 
+def _shown(place: str) -> str:
+    """A place in an error: its parts are apart by null bytes."""
+    return repr(place.replace("\0", "/"))
+
+
 def _header(sealed: bytes, place: str) -> tuple[str, bytes]:
     """Key id and header of a sealed object."""
     start = len(_MARK) + 2
     length = sealed[start - 1] if len(sealed) > start else 0
     end = start + length + _FINGERPRINT
     if not sealed.startswith(_MARK) or not length or len(sealed) < end + _NONCE + _WRAPPED + _NONCE + _TAG:
-        raise SealBroken(f"what lies at {place!r} is not a sealed object, or was cut")
+        raise SealBroken(f"what lies at {_shown(place)} is not a sealed object, or was cut")
     if sealed[len(_MARK)] != _AES_256_GCM:
-        raise SealBroken(f"what lies at {place!r} is sealed with an unknown algorithm ({sealed[len(_MARK)]})")
+        raise SealBroken(f"what lies at {_shown(place)} is sealed with an unknown algorithm ({sealed[len(_MARK)]})")
     return sealed[start : start + length].decode("utf-8", "replace"), sealed[:end]
 
 

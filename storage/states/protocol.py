@@ -36,7 +36,8 @@ class Entry:
 @dataclass(slots=True)
 class Write:
     """One change of one key, not to be changed itself: `body` None deletes. `expected`: the version that is replaced,
-    0 for "there is none", None for any. `ttl`: seconds until the value is gone, None for never.
+    0 for "there is none", None for any. `ttl`: seconds until the value is gone, None for never. `bind`: gives the body
+    sealed for its version; a backend that knows the version before it writes may put that in the place of `body`.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Write:
     meta: str = ""
     expected: int | None = None
     ttl: float | None = None
+    bind: Callable[[int], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

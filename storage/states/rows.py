@@ -221,6 +221,7 @@ def write(tx: Transaction, blobs: BlobStore, scope: str, change: Write, blob: st
     values = _content(tx, blobs, scope, change, change.body, blob)
     new = _told(values["new_body"], len(change.body), change.meta, blob)
     number = values["new_version"] = batch.event(tx, scope, change.key, "set", old, new)
+    _bind(change, blob, number, values)
     tx.later(_UPDATE if known is not None else _INSERT, [values])
     if change.ttl is not None:
         _drop_past(tx, scope, batch)
@@ -234,6 +235,7 @@ def _set(
     values = _content(tx, blobs, scope, change, data, blob)
     new = _told(values["new_body"], len(data), change.meta, blob)
     number = values["new_version"] = batch.note_set(tx, scope, change.key, new)
+    _bind(change, blob, number, values)
     if blob is None and change.ttl is None and tx.run(_REPLACE, **values):
         return number
     old = tx.value(_BLOB, owner=scope, name=change.key)
@@ -243,6 +245,14 @@ def _set(
     if change.ttl is not None:
         _drop_past(tx, scope, batch)
     return number
+
+
+def _bind(change: Write, blob: str | None, number: int, values: dict[str, Any]) -> None:
+    """Seal a value in a row for its version: an older one of the same key that is put back there does not open. A blob
+    is written before there is a version.
+    """
+    if change.bind is not None and blob is None:
+        change.body = values["new_packed"] = change.bind(number)
 
 
 def _content(

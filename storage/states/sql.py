@@ -93,9 +93,17 @@ class SqlBackend:
         self._let_go(tx, batch)
         return count
 
-    def replace_in(self, tx: Transaction, scope: str, values: Mapping[str, session_state.Value], origin: Origin) -> int:
+    def replace_in(
+        self,
+        tx: Transaction,
+        scope: str,
+        values: Mapping[str, session_state.Value],
+        origin: Origin,
+        bind: Callable[[str, session_state.Value], Callable[[int], bytes] | None],
+    ) -> int:
         """Put these values in the place of all that a scope has, in an open transaction of the same database; gives
-        how many keys that changes. Raises StorageError for a blob that cannot be read.
+        how many keys that changes. `bind` gives what seals a value for its new version. Raises StorageError for a blob
+        that cannot be read.
         """
         moment = tx.now()
         wanted = {k: v for k, v in values.items() if v.expires_at is None or v.expires_at > moment}
@@ -105,7 +113,7 @@ class SqlBackend:
             if present.get(key) != value.version:
                 body = self._blobs.get(value.blob) if value.blob is not None else value.body or b""
                 left = None if value.expires_at is None else value.expires_at - moment
-                writes.append((Write(key, body, value.meta, ttl=left), value.blob))
+                writes.append((Write(key, body, value.meta, ttl=left, bind=bind(key, value)), value.blob))
         batch = rows.Batch(origin)
         self._noted(tx, scope, writes, batch)
         self._let_go(tx, batch)

@@ -67,3 +67,52 @@ def large(request: dict[str, Any], ctx: Any) -> Any:
 def fail(request: dict[str, Any], ctx: Any) -> Any:
     """Fails for good, with an error that says what it should not."""
     raise RuntimeError(f"gave up on {text_of(request['word'], 200)}")
+
+
+def plain_of(word: str, number: int) -> str:
+    """A secret that nothing tells."""
+    return f"Qq{hashlib.sha256(f'plain {word} {number}'.encode()).hexdigest()[:20]}"
+
+
+#: So many of that kind `canary.tell` makes.
+PLAIN = 22
+
+
+@agent("canary.tell", retries=1, backoff=0.01, cache_ttl=60)
+def tell(request: dict[str, Any], ctx: Any) -> AgentOutput:
+    """Says secrets that no rule is for in all ways that are kept."""
+    said = [plain_of(request["word"], n) for n in range(PLAIN)]
+    ctx.progress(0.5, f"reading {said[0]}")
+    ctx.partial({"text": said[1]})
+    ctx.memory.history.append({"role": "user", "content": said[2]})
+    ctx.memory.config["a"] = said[3]
+    ctx.memory["b"] = {"said": [said[4]]}
+    ctx.memory.save()
+    for number, class_ in enumerate(("ephemeral", "trusted", "standard", "sensitive")):
+        ctx.state.set(class_, {"text": said[5 + number]}, state_class=class_)
+    ctx.state.update("grows", lambda value: [*(value or []), said[9]])
+    ctx.once("look up", lambda: {"text": request["text"]})
+    ctx.call("canary.wide", {"text": request["text"]}, name="look wide")
+    if ctx.attempt == 1:
+        raise ValueError(f"cannot use {said[10]}") from KeyError(said[11])
+    return AgentOutput(
+        {"said": said[12], said[13]: 1},
+        [
+            Finding(f"who {said[14]}", f"what {said[15]}", said[16], evidence=[{"text": said[17]}]),
+            Finding("who", "colour", said[18]),
+            Finding("who", "colour", said[19]),
+        ],
+        add_steps=[step("more", "canary.wide", {"text": said[20], "more": said[21]})],
+    )
+
+
+@agent("canary.wide")
+def wide(request: dict[str, Any], ctx: Any) -> Any:
+    """An output that is kept as a blob."""
+    return {"lines": [f"{request} {n}" for n in range(1000)]}
+
+
+@agent("canary.break")
+def give_up(request: dict[str, Any], ctx: Any) -> Any:
+    """Fails for good, with an error that says what it should not."""
+    raise RuntimeError(f"gave up on {plain_of(request['word'], 200)}")

@@ -68,6 +68,7 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "update": lambda s: s.update("custom:x", "k", lambda v: v),
         "compare_and_set": lambda s: s.compare_and_set("custom:x", "k", 0, 1),
         "clear_with": lambda s: s.clear_with(None, "custom:x"),
+        "put_back": lambda s: s.put_back(None, "custom:x", {}, Origin()),
         "named": lambda s: s.named("read", "custom:x", ()),
     },
     CallersCache: {
@@ -126,7 +127,7 @@ WRITES: dict[type, set[str]] = {
     Session: {"resolve_conflict", "pause", "resume", "cancel", "retry", "complete", "archive", "checkpoint", "mark",
               "restore", "change"},
     Sessions: {"start", "create"},
-    State: {"set", "set_many", "delete", "clear_scope", "update", "compare_and_set", "clear_with"},
+    State: {"set", "set_many", "delete", "clear_scope", "update", "compare_and_set", "clear_with", "put_back"},
     CallersCache: {"put", "invalidate", "cleanup_expired", "prune"},
     Migrations: {"run", "resume", "undo", "accept"},
     Acting: {"research"},

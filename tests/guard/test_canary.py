@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guard.canary_agents import NAMES, TEXTS, name_of, text_of
+from guard.canary_agents import NAMES, PLAIN, TEXTS, name_of, plain_of, text_of
 from servers import RedisServer, free_port
 from sqlalchemy import inspect
 from tasks.processes import Process, Worker, ended, until
@@ -126,6 +126,76 @@ def test_no_secret_is_anywhere(tmp_path: Path, redis_server: RedisServer, redis:
         assert "[redacted]" in worker.log and "Traceback" in worker.log
 
 
+def test_no_secret_that_nothing_tells_is_anywhere_where_all_is_sealed(
+    tmp_path: Path, database_url: str, redis_server: RedisServer, redis: RedisServer
+) -> None:
+    canaries = Canaries()
+    settings = _settings(tmp_path, redis) | {"guard_rules": "", "encrypt": "all", "database_url": database_url}
+    port = free_port()
+    worker = Worker(tmp_path, "-c", "1", **settings)
+    flower = Process(
+        ["-m", "celery", "-A", "celeriac", "flower", "--address=127.0.0.1", f"--port={port}"],
+        tmp_path, "flower", FLOWER_UNAUTHENTICATED_API="1", **settings,
+    )  # fmt: skip
+    with ended(worker, flower):
+        flower.wait_for("Connected to redis")
+        c = Celeriac(
+            embed=False, data_dir=str(tmp_path / "data"), **{k: v for k, v in settings.items() if k != "agents"}
+        )
+        try:
+            sessions = [_tell(c, canaries) for _ in range(5)]
+            word = secrets.token_hex(4)
+            canaries.names.append(plain_of(word, 200))
+            failed = c.sessions.start(Plan("f", [step("a", "canary.break", {"word": word})]))
+            assert failed.wait(30) == "failed" and canaries.names[-1] in failed.error
+            assert len(canaries.names) >= 200
+            shown = until(lambda: _flower(port, 11, "canary.break"), 20, every=0.2)
+            time.sleep(0.3)
+            assert canaries.found_in(shown) == []
+            assert canaries.found_in(_dump(redis)) == []
+            assert canaries.found_in(_inspected(c)) == []
+            assert canaries.found_in(_rows(c)) == []
+            told = "".join(_answers(c, session) for session in sessions)
+            told += repr(c.state.get_many("agent:canary.tell", c.state.list_keys("agent:canary.tell")))
+            assert len(canaries.found_in(told)) > 150
+            blobs = [c.engine.blobs.key_of(name) for name in c.engine.blobs.hashes()]
+            assert len(blobs) >= 5 and set(blobs) == {"k"}
+            on_disk = c.engine.database.is_sqlite
+        finally:
+            c.close()
+        assert worker.stop() == 0
+        files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "canary_agents.py"]
+        assert {"worker.log", "flower.log", *(["celeriac.db"] if on_disk else [])} <= {path.name for path in files}
+        for path in files:
+            assert canaries.found_in(path.read_bytes()) == [], path
+        assert "canary.break" in worker.log and "RuntimeError" in worker.log and "Traceback" in worker.log
+
+
+def _tell(c: Celeriac, canaries: Canaries) -> Any:
+    """A session with secrets that no pattern recognises in all that is sealed of it."""
+    n, word = canaries.name, secrets.token_hex(4)
+    canaries.names += [plain_of(word, number) for number in range(PLAIN)]
+    session = c.sessions.start(
+        Plan("canary", [step("a", "canary.tell", {"word": word, "text": n(), "deep": [{n(): n()}]})], description=n()),
+        f"who is {n()}",
+        title=f"about {n()}",
+        notes=n(),
+        metadata={"deep": [{"text": n(), n(): 1}]},
+        preferences={"like": n()},
+        file_paths=[f"/tmp/{n()}"],
+    )
+    assert session.wait(30) == "completed", (session.error, session.steps())
+    session.change(notes=n(), title=f"now {n()}", metadata={"t": n()})
+    for conflict in session.conflicts():
+        session.resolve_conflict(conflict["id"], {"text": n()}, by=f"ana {n()}")
+    session.checkpoint(f"at {n()}")
+    c.timeline.note(session.id, "task.failed", {"error": n()})
+    c.timeline.flush(5)
+    empty = c.sessions.create(n())
+    empty.complete({"report": n()})
+    return session
+
+
 def _settings(folder: Path, redis: RedisServer) -> dict[str, Any]:
     (folder / "rules.toml").write_text(RULES)
     shutil.copy(HERE / "canary_agents.py", folder)
@@ -234,11 +304,11 @@ def _inspected(c: Celeriac) -> str:
     return repr(told)
 
 
-def _flower(port: int, least: int) -> str | None:
+def _flower(port: int, least: int, failing: str = "canary.fail") -> str | None:
     """What Flower's API says of tasks and workers, once it knows of enough steps that have ended."""
     told = ""
     for path in ("tasks", "workers"):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=5) as answer:
             told += answer.read().decode()
     ended_ = told.count('"state": "SUCCESS"') + told.count('"state": "FAILURE"')
-    return told if ended_ >= least and "canary.fail" in told and "FAILURE" in told else None
+    return told if ended_ >= least and failing in told and "FAILURE" in told else None

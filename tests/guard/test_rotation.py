@@ -220,7 +220,8 @@ def test_keys_are_generated_listed_and_rotated_by_command(folder: Path) -> None:
         "scope": "global",
         "key": "k",
         "version": 1,
-        "packed": ring.seal(b"x", place="p"),
+        "packed": ring.seal(b"1", place="state global\0k"),
+        "meta": '{"class":"sensitive","sealed":true}',
         "size": 1,
         "updated_at": 0.0,
     }
@@ -232,7 +233,13 @@ def test_keys_are_generated_listed_and_rotated_by_command(folder: Path) -> None:
     listed = json.loads(cli("keys", "list", "--json").stdout)
     assert [(one["id"], one["active"], one["sealed"]) for one in listed] == [("old", False, 1), ("new", True, 0)]
     done = cli("keys", "rotate", "--json")
-    assert json.loads(done.stdout) == {"active": "new", "rewrapped": 1, "refused": 0, "others": {}}
+    assert json.loads(done.stdout) == {
+        "active": "new",
+        "rewrapped": 1,
+        "sealed": 0,
+        "refused": 0,
+        "others": {},
+    }
     assert "new  active" in " ".join(cli("keys", "list").stdout.split("\n")) and done.exit_code == 0
     for words in (("keys", "generate", "--id", "new"), ("keys", "generate", "--id", "a b")):
         refused = cli(*words)

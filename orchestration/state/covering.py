@@ -1,0 +1,163 @@
+"""Keyed state that lies plain, brought under seal, and fields that a rule sealed inside of sealed values, brought under
+the active key. What only has to be wrapped anew is left to `storage.keys.rewrapping` and `restating`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+from sqlalchemy import bindparam, select, update
+
+from ...errors import CeleriacError
+from ...storage import session_state
+from ...storage.database import Database, Query, Transaction
+from ...storage.keys.rewrapping import Tally, fields_rewrapped, keys_in
+from ...storage.keys.sealing import KeyRing, is_sealed
+from ...storage.migration_runs import migrated_values
+from ...storage.session_state import Value
+from ...storage.states.protocol import Entry, Listing, Origin, StateConflict, Write
+from ...storage.states.sql import SqlBackend
+from ...storage.states.tables import state_values
+from .scopes import Scope
+from .state import State
+
+#: Keys that are read at once.
+BATCH = 100
+_ROW = Query(
+    update(state_values)
+    .where(
+        state_values.c.scope == bindparam("owner"),
+        state_values.c.key == bindparam("name"),
+        state_values.c.version == bindparam("at"),
+        state_values.c.blob.is_(None),
+    )
+    .values(body=None, packed=bindparam("bytes"), size=bindparam("length"), meta=bindparam("about"))
+)
+_v = migrated_values.c
+_KEPT = Query(
+    select(_v.run_id, _v.scope, _v.key, _v.body, _v.meta, _v.version).where(_v.body.is_not(None)).limit(BATCH)
+)
+_KEEP = Query(
+    update(migrated_values)
+    .where(_v.run_id == bindparam("run"), _v.scope == bindparam("owner"), _v.key == bindparam("name"))
+    .values(body=None, packed=bindparam("bytes"), meta=bindparam("about"))
+)
+
+
+def cover(
+    state: State, database: Database, keyring: KeyRing, told: Callable[[Tally], None] = lambda tally: None
+) -> Tally:
+    """Go through all values of a state, and through old ones that runs of migrations keep in `database`.
+
+    In the database values keep their versions: only how they lie is changed. Raises CeleriacError for a backend that
+    cannot list its scopes.
+    """
+    tally = Tally()
+    backend = state.places.backend
+    if not isinstance(backend, Listing):
+        raise CeleriacError(
+            f"{type(backend).__name__} cannot list its scopes, so that what lies plain in it cannot be found; write "
+            "its values anew"
+        )
+    for scope, keys in _places(state):
+        own, name = _owner(state, scope)
+        for key, entry in backend.get(scope, keys).items():
+            _cover_one(own, scope, name, key, entry, keyring, tally)
+        told(tally)
+    if state.values.all:
+        while count := database.write(partial(_cover_kept, state=state)):
+            tally.sealed += count
+    return tally
+
+
+def _places(state: State) -> Iterator[tuple[str, list[str]]]:
+    backend = state.places.backend
+    for scope in backend.scopes() if isinstance(backend, Listing) else ():
+        after = ""
+        while keys := backend.keys(scope, "", after, BATCH):
+            yield scope, keys
+            after = keys[-1]
+
+
+def _owner(state: State, scope: str) -> tuple[State, str]:
+    """The state of the tenant that a backend's scope belongs to, and the scope's own name."""
+    if not scope.startswith(session_state.TENANT):
+        return state, scope
+    tenant, _, name = scope.removeprefix(session_state.TENANT).partition("/")
+    return state.of_tenant(Scope.parse(f"step:{tenant}/-").ids[0]), name
+
+
+class KeptState:
+    """The keyed state that checkpoints keep of sessions' own scopes: see `storage.keys.memories.OwnState`."""
+
+    def __init__(self, state: State, keyring: KeyRing) -> None:
+        self._state = state
+        self._keyring = keyring
+
+    def keys(self, scope: str, key: str, value: Value) -> list[str]:
+        """The ids of the keys that a value, and what is in it, is sealed with; a blob is not looked into."""
+        if value.body is None:
+            return []
+        own, name = _owner(self._state, scope)
+        inside = own.values.plain(name, key, Entry(value.body, value.version, value.meta)).decode()
+        return [*(keys_in(value.body) if is_sealed(value.body) else ()), *keys_in(inside)]
+
+    def renewed(self, scope: str, key: str, value: Value) -> Value:
+        """The value, and what is in it, under the active key, sealed for the same version."""
+        body, what = value.body, f"state {scope} {key!r} in a checkpoint"
+        if body is None:
+            return value
+        own, name = _owner(self._state, scope)
+        entry = Entry(body, value.version, value.meta)
+        write = own.values.renewed(name, key, entry, lambda text: fields_rewrapped(text, what, self._keyring))
+        if write is None:
+            return value._replace(body=self._keyring.rewrap(body, what) or body) if is_sealed(body) else value
+        body = write.bind(value.version) if write.bind is not None else write.body or b""
+        return value._replace(body=body, meta=write.meta, size=len(body))
+
+
+def _cover_one(state: State, scope: str, name: str, key: str, entry: Entry, keyring: KeyRing, tally: Tally) -> None:
+    if entry.passing:
+        return
+    what = f"state {scope} {key!r}"
+    try:
+        write = state.values.renewed(name, key, entry, lambda text: fields_rewrapped(text, what, keyring))
+    except CeleriacError as fault:
+        tally.refused.append(str(fault))
+        return
+    if write is None or not _written(state, scope, entry, write):
+        return
+    if '"sealed"' in entry.meta:
+        tally.rewrapped += 1
+    else:
+        tally.sealed += 1
+
+
+def _written(state: State, scope: str, entry: Entry, write: Write) -> bool:
+    """Write an entry in another form; False if somebody changed it meanwhile."""
+    backend = state.places.backend
+    if isinstance(backend, SqlBackend):
+        data = write.bind(entry.version) if write.bind is not None else write.body or b""
+        values = {"owner": scope, "name": write.key, "at": entry.version}
+
+        def work(tx: Transaction) -> int:
+            return tx.run(_ROW, **values, bytes=data, length=len(data), about=write.meta)
+
+        if backend.database.write(work):
+            return True
+    try:
+        backend.put(scope, [replace(write, expected=entry.version)], Origin("seal"))
+    except StateConflict:
+        return False
+    return True
+
+
+def _cover_kept(tx: Transaction, state: State) -> int:
+    rows = tx.rows(_KEPT)
+    for run_id, scope, key, body, meta, version in rows:
+        write = state.values.renewed(scope, key, Entry(body.encode(), version, meta))
+        assert write is not None
+        tx.run(_KEEP, run=run_id, owner=scope, name=key, bytes=write.body, about=write.meta)
+    return len(rows)
