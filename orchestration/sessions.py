@@ -18,7 +18,7 @@ from .engine import Engine
 from .guard.access import SESSIONS, Caller
 from .plans import Plan
 from .session import Session
-from .sizes import check_text
+from .sizes import check_text, mapping, words
 from .states import SESSION_STATES
 from .views import Page
 
@@ -86,19 +86,19 @@ class Sessions:
         `session:*`. `key` is an idempotency key: the same key gives the same session. `permissions` are those that the
         user holds; None grants all that the agents declare. Raises PlanError, SessionError; nothing is written then.
         """
-        order = control.Order(
+        order = _order(
             query=query,
             user=user,
             key=key,
-            permissions=None if permissions is None else sorted(permissions),
-            preferences=preferences or {},
-            tags=tuple(tags),
+            permissions=permissions,
+            preferences=preferences,
+            tags=tags,
             title=title,
             type=type,
             priority=priority,
             notes=notes,
-            metadata=metadata or {},
-            file_paths=[str(p) for p in file_paths],
+            metadata=metadata,
+            file_paths=file_paths,
         )
         return self._started(plan, order)
 
@@ -113,12 +113,13 @@ class Sessions:
         """A session without a plan: active, phase `initializing`. `session.run(plan)` starts it. `more` as in
         `start`.
         """
-        order = control.Order(query=query, user=user, preferences=preferences or {}, tags=tuple(tags), **more)
-        return self._started(None, order)
+        return self._started(None, _order(query=query, user=user, preferences=preferences, tags=tags, **more))
 
     def get(self, session_id: str) -> Session:
         """The session with that id, or with the only id that starts so. Raises SessionNotFound."""
         near: list[tuple[str, str]] = []
+        if not isinstance(session_id, str):
+            raise SessionNotFound(f"{session_id!r} is no id of a session; an id is text")
         if _START_OF_ID.fullmatch(session_id):
             found = self._engine.database.read(lambda tx: sessions.identity(tx, session_id))
             if found is not None and found[4] == self._caller.tenant:
@@ -156,8 +157,8 @@ class Sessions:
         wanted = _statuses(status)
         if order not in listing.ORDERS:
             raise SessionError(f"order {order!r} is not allowed; allowed: {', '.join(listing.ORDERS)}")
-        if not 1 <= limit <= MOST_PER_PAGE:
-            raise SessionError(f"limit {limit} is not allowed; allowed: 1 to {MOST_PER_PAGE}")
+        if not isinstance(limit, int) or not 1 <= limit <= MOST_PER_PAGE:
+            raise SessionError(f"limit {limit!r:.60} is not allowed; allowed: 1 to {MOST_PER_PAGE}")
         for name, value in (("user", user), ("tag", tag), ("type", type), ("words", words)):
             if value is not None:
                 check_text(name, value, 10_000)
@@ -222,6 +223,26 @@ class Sessions:
                 control.cancel(self._engine, session_id)
                 cancelled.append(session_id)
         return cancelled
+
+
+def _order(
+    *,
+    permissions: Iterable[str] | None = None,
+    preferences: Mapping[str, Any] | None = None,
+    tags: Iterable[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    file_paths: Iterable[str | Path] = (),
+    **more: Any,
+) -> control.Order:
+    """What a session is started with. Raises SessionError for what is no list or no object."""
+    return control.Order(
+        permissions=None if permissions is None else sorted(words("permissions", permissions)),
+        preferences=mapping("preferences", preferences),
+        tags=tuple(words("tags", tags)),
+        metadata=mapping("metadata", metadata),
+        file_paths=words("file_paths", file_paths, (str, Path)),
+        **more,
+    )
 
 
 def _statuses(status: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..config import Settings
@@ -24,6 +24,23 @@ def check_text(name: str, value: Any, most: int) -> None:
         raise SessionError(f"{name} holds a NUL character or half a surrogate pair, which is not text")
     if value.startswith(MARK):
         raise SessionError(f"{name} begins with {MARK}, as only what is sealed does")
+
+
+def words(name: str, value: Any, kinds: tuple[type, ...] = (str,)) -> list[str]:
+    """A list of texts. Raises SessionError for what is none; a single text is no list of its letters."""
+    found = None if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable) else list(value)
+    if found is None or not all(isinstance(one, kinds) for one in found):
+        raise SessionError(f"{name} must be a list of texts, found {value!r:.200}")
+    return [str(one) for one in found]
+
+
+def mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """An object; an empty one for None. Raises SessionError for what is none."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise SessionError(f"{name} must be an object, found {value!r:.200}")
+    return value
 
 
 def check_count(tags: Sequence[str]) -> None:

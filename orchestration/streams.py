@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
-from ..errors import SessionNotFound
+from ..errors import SessionError, SessionNotFound
 from ..storage import events, sessions
 from ..storage.database import Transaction
 from .engine import Engine
@@ -106,6 +106,8 @@ def stream(
     With `follow` it goes on live and ends after the event that ends the session; without, it ends with the last one
     there is. To go on after a break, pass the `seq` of the last event that was seen.
     """
+    if not (isinstance(from_offset, int) and 0 <= from_offset < 2**62):
+        raise SessionError(f"from_offset is {from_offset!r:.60}; it must be a whole number of 0 or more")
     seen = from_offset
     with Follower(engine, session_id, waker) as follower:
         while True:

@@ -112,8 +112,8 @@ class State:
         name = self.named("read", scope, ())
         check_prefix(prefix)
         check_prefix(after)
-        if limit is not None and limit < 0:
-            raise StateError(f"limit is {limit}; it must be 0 or more")
+        if limit is not None and not (isinstance(limit, int) and 0 <= limit < 2**62):
+            raise StateError(f"limit is {limit!r:.60}; it must be a whole number of 0 or more")
         return self.places.keys(self._prefix + name, prefix, after, limit)
 
     # -- writing -----------------------------------------------------------------------------------------------------

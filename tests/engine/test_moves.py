@@ -15,6 +15,7 @@ from celeriac.orchestration.agents import AgentOutput
 from celeriac.orchestration.engine import Lost
 from celeriac.orchestration.plans import Plan, step
 from celeriac.orchestration.session import Session
+from celeriac.storage.states.protocol import StateError
 
 THREE = (step("a", "echo", 1), step("b", "echo", "${a}"), step("c", "echo", "${b}"))
 
@@ -446,3 +447,29 @@ def test_a_session_without_a_plan_gets_one_later(driver: Driver) -> None:
     driver.run(session)
     assert session.result == 1
     assert session.plan == Plan("p", THREE)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"permissions": "docs:read"}, {"permissions": [5]}, {"tags": "abc"}, {"metadata": 5}, {"preferences": [1]},
+     {"file_paths": "here"}, {"tags": {"a": 1}}, {"permissions": 7}],
+)  # fmt: skip
+@pytest.mark.parametrize("planned", [True, False])
+def test_what_is_no_list_or_no_object_is_refused_when_a_session_is_started(
+    driver: Driver, bad: dict[str, Any], planned: bool
+) -> None:
+    with pytest.raises(SessionError, match=f"{next(iter(bad))} must be an? (list of texts|object), found"):
+        driver.start(step("a", "echo"), **bad) if planned else driver.sessions.create(**bad)
+    assert driver.sessions.list() == []
+
+
+def test_numbers_and_ids_that_are_none_are_one_error(driver: Driver) -> None:
+    with pytest.raises(SessionNotFound, match="5 is no id"):
+        driver.sessions.get(5)  # type: ignore[arg-type]
+    with pytest.raises(SessionError, match="limit 'a' is not allowed"):
+        driver.sessions.list(limit="a")  # type: ignore[arg-type]
+    session = driver.start(step("a", "echo"))
+    with pytest.raises(SessionError, match="from_offset"):
+        list(session.stream(10**30, follow=False))
+    with pytest.raises(StateError, match="limit"):
+        driver.engine.state.list_keys("global", limit=10**30)
