@@ -179,6 +179,10 @@ class Settings(BaseModel):
     state_ephemeral_seconds: Annotated[float, Field(gt=0)] = Field(
         description="Seconds after which a value of class ephemeral is gone, if it is not told otherwise."
     )
+    history_url: str = Field(
+        description="Where what is said in sessions lives: memory:, file:///folder, redis://, or a place of one's own."
+        " Empty: the database of the sessions."
+    )
     keys_file: str = Field(
         description="File of encryption keys that only its owner can read. Empty: the ones in CELERIAC_KEYS, or none."
     )

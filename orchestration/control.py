@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 from ..errors import SessionError
 from ..storage import bulk, checkpoints, events, graph, listing, migration_runs, results, session_state, sessions
 from ..storage.database import Transaction
+from ..storage.histories import rows as history
 from .engine import Engine
 from .expansion import Settling
 from .guard.doors import guarded_plan, place_of
@@ -346,6 +347,7 @@ def delete(engine: Engine, session_id: str) -> None:
         if turn.hot.status == "active":
             raise SessionError(f"session {session_id} is active; pause or cancel it before it is deleted")
         hashes = results.blobs_of(tx, session_id) + session_state.blobs_of(tx, session_id)
+        hashes += history.blobs_of(tx, session_id)
         tenant = (sessions.identity(tx, session_id) or ("",))[-1]
         sessions.erase(tx, session_id)
         results.delete_unreferenced(tx, engine.blobs, hashes)
@@ -354,6 +356,7 @@ def delete(engine: Engine, session_id: str) -> None:
         erased = True
 
     engine.database.write(work)
+    engine.conversations.delete(session_id)
 
 
 __all__ = [

@@ -21,6 +21,7 @@ from ..storage.blobs import BlobStore
 from ..storage.cache import counters
 from ..storage.database import Call, Database, Row, Transaction
 from ..storage.faults import point
+from ..storage.histories.opening import open_place
 from ..storage.keys.codec import Codec
 from ..storage.presence import Presence
 from ..storage.sessions import Identity
@@ -65,6 +66,7 @@ class Engine:
         self.keyring, self.guard = doors.open_for(settings)
         self.database.codec = codec = Codec.load(settings, self.keyring)
         self.blobs = BlobStore(settings.data_dir / "blobs", codec=codec)
+        self.conversations = open_place(settings.history_url, self.database, self.blobs, settings.inline_result_bytes)
         self.quotas = quotas.Quotas(settings)
         self.access = Access(self.database, settings.access == "on")
         #: Who calls where nobody else is named.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import SessionError, SessionNotFound, StepNotFound
 from ..storage import agent_parts, checkpoints, findings, graph, results, serial, sessions
@@ -21,6 +22,9 @@ from .session_cache import Reading
 from .sizes import document_text
 from .turn import Turn
 from .views import agent_views, conflict_view, differences, moment, saved_view, session_view, step_views
+
+if TYPE_CHECKING:
+    from .history.history import History
 
 T = TypeVar("T")
 
@@ -198,6 +202,17 @@ class Session:
         for _, _, agent, value in self._engine.database.read(lambda tx: results.partials(tx, self.id)):
             merged.setdefault(agent, []).append(value)
         return merged
+
+    @functools.cached_property
+    def history(self) -> History:
+        """What was said in it; `history(last=50)` gives the last entries."""
+        from .history.history import History
+
+        return History(self._engine, self.id)
+
+    def add(self, **entry: Any) -> int:
+        """Append an entry to its history, such as `user_request=..., agent=..., response=...`; gives its number."""
+        return self.history.append(entry)
 
     @needs("read")
     def agent_states(self) -> dict[str, Any]:

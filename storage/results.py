@@ -15,6 +15,7 @@ from . import serial
 from .blobs import BlobStore
 from .cache.tables import BLOB_TAG, cached_tags
 from .database import Database, Query, Transaction
+from .histories.tables import history
 from .states.tables import state_values
 from .tables import blobs, checkpoint_blobs, partial_results, results, steps
 
@@ -134,6 +135,7 @@ _REFERRED = (
     Query(select(state_values.c.key).where(state_values.c.blob == bindparam("wanted")).limit(1)),
     Query(select(cached_tags.c.key).where(cached_tags.c.tag == literal(BLOB_TAG).concat(bindparam("wanted"))).limit(1)),
     Query(select(checkpoint_blobs.c.number).where(checkpoint_blobs.c.blob == bindparam("wanted")).limit(1)),
+    Query(select(history.c.number).where(history.c.blob == bindparam("wanted")).limit(1)),
 )
 _FORGET_BLOB = Query(delete(blobs).where(blobs.c.hash == bindparam("wanted")))
 

@@ -12,12 +12,13 @@ from ..errors import StorageError
 from . import access, agent_parts, migration_runs, paces
 from .cache import tables as _cache
 from .database import Database
+from .histories import tables as _histories
 from .keys import keymarks
 from .states import tables as _states
 from .tables import metadata
 
 #: Where tables are declared beside `tables`: `metadata` knows them once they are imported.
-DECLARED = (access, agent_parts, keymarks, migration_runs, paces, _cache, _states)
+DECLARED = (access, agent_parts, keymarks, migration_runs, paces, _cache, _histories, _states)
 #: The newest revision in `migrations/versions`; a test holds the two together.
 HEAD = "0011"
 #: Where Alembic finds them, also when the package is installed: package:folder.

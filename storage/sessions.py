@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, delete, exists, func, insert, literal_column, 
 from .agent_parts import agent_parts
 from .cache.tables import cache_savings, cache_waiters
 from .database import Call, Query, Row, Transaction, now
+from .histories.tables import conversations, history
 from .paces import agent_turns
 from .tables import (
     agent_states,
@@ -298,6 +299,7 @@ _INACTIVE = Query(
         _s.status.in_([literal_column("'active'"), literal_column("'paused'")]),
         _s.pinned == 0,
         _s.updated_at < now() - bindparam("idle"),
+        ~exists().where(conversations.c.session_id == _s.id, conversations.c.updated_at >= now() - bindparam("idle")),
     )
 )
 _OPEN_OF = Query(
@@ -318,6 +320,7 @@ _OWNED = (
     session_documents, session_tags, steps, step_inputs, edges, results, agent_states, partial_results, findings,
     conflicts, checkpoints, events, outbox, agent_parts, cache_waiters, cache_savings, agent_turns,
     checkpoint_blobs, state_changes,
+    conversations, history,
 )  # fmt: skip
 _DELETE = [Query(delete(t).where(t.c.session_id == bindparam("session"))) for t in _OWNED]
 _DELETE_ROW = Query(delete(sessions).where(_this))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .histories import HistoryPlaceSuite
 from .states import StateBackendSuite
 
-__all__ = ["StateBackendSuite"]
+__all__ = ["HistoryPlaceSuite", "StateBackendSuite"]

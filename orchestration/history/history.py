@@ -1,0 +1,193 @@
+"""The history of a session: what was said in it, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from ...errors import SessionError, SessionNotFound
+from ...storage import serial, sessions
+from ...storage.database import Transaction
+from ...storage.histories.protocol import HistoryError, Item, Kept
+from ...storage.histories.sql import SqlPlace
+from ..engine import Engine
+from ..guard.doors import place_of
+from ..turn import Turn
+from .entries import IMPORTANT, body_of, item_of, shown
+from .summaries import Summary, summarise
+from .tokens import tokens_of
+from .windows import Limits, Window, window
+
+#: Entries that are read at once where all are gone through.
+_PAGE: Final = 500
+#: The document of a session that says up to which entry windows leave out what is not important.
+_PRUNED: Final = "history"
+
+
+class History:
+    """What was said in a session: JSON objects (see `entries`), numbered 1, 2, 3 ... in the order in which they were
+    appended. Each append is whole or not there, and durable where the place is; none waits for the session's steps.
+    """
+
+    def __init__(self, engine: Engine, session_id: str) -> None:
+        self._engine = engine
+        self._id = session_id
+        self._place = engine.conversations
+
+    def __repr__(self) -> str:
+        return f"<History of {self._id}>"
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def append(self, entry: Mapping[str, Any]) -> int:
+        """Append an entry; gives its number.
+
+        Raises HistoryError for what is no entry, NotSerializable, TooLarge, and SessionError where the session is
+        archived.
+        """
+        return self._append([self._item(entry)])[0]
+
+    def add(self, role: str, content: Any = None, **more: Any) -> int:
+        """Append a message: `add("user", "Hello")`, with further fields by name; gives its number. Raises as `append`.
+        """
+        return self.append({"role": role, "content": content, **more})
+
+    def extend(self, entries: Iterable[Mapping[str, Any]]) -> int:
+        """Append entries next to each other, all of them or none; gives how many. Raises as `append`."""
+        items = [self._item(entry) for entry in entries]
+        self._append(items)
+        return len(items)
+
+    def pour(self, source: Callable[[], Iterator[Mapping[str, Any]]]) -> int:
+        """As `extend`, for more entries than fit into memory: `source()` begins again from the start, and may be asked
+        to. In the database this is one transaction, so others who write wait meanwhile (SQLite) or not (PostgreSQL).
+        """
+        items = _Poured(lambda: map(self._item, source()))
+        first, last = self._append(items)
+        return last - first + 1
+
+    def _item(self, entry: Mapping[str, Any]) -> Item:
+        body, at = body_of(entry)
+        guard = self._engine.guard
+        if guard.active:
+            body = guard.apply(body, place_of(self._id))
+        return item_of(body, at, self._engine.settings.max_result_bytes)
+
+    def _append(self, items: Iterable[Item]) -> tuple[int, int]:
+        if self._status() == "archived":
+            raise SessionError(f"session {self._id} is archived and cannot be changed; allowed: nothing")
+        return self._place.append(self._id, items)
+
+    def _status(self) -> str:
+        found = self._engine.database.read(lambda tx: sessions.status(tx, self._id))
+        if found is None:
+            raise SessionNotFound(f"no session {self._id!r}")
+        return found[0]
+
+    def clear(self) -> int:
+        """Delete all entries, which is an event of the session; gives how many there were. Numbers begin with 1 again.
+        """
+        gone = 0
+
+        def work(turn: Turn) -> None:
+            nonlocal gone
+            if turn.hot.status == "archived":
+                raise SessionError(f"session {self._id} is archived and cannot be changed; allowed: nothing")
+            if isinstance(self._place, SqlPlace):
+                gone = self._place.delete_with(turn.tx, self._id)
+            sessions.put_document(turn.tx, self._id, _PRUNED, serial.encode({"pruned": 0}).decode())
+            turn.event("history.cleared", component="history", data={"entries": gone})
+
+        if not isinstance(self._place, SqlPlace):
+            gone = self._place.delete(self._id)
+        self._engine.in_turn(self._id, work)
+        return gone
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def __call__(self, last: int | None = None) -> list[dict[str, Any]]:
+        """The last so many entries in order, or all of them."""
+        return list(self.all()) if last is None else self.last(last)
+
+    def last(self, n: int) -> list[dict[str, Any]]:
+        """The last `n` entries, in order."""
+        if not isinstance(n, int) or n < 0:
+            raise HistoryError(f"the last {n!r} entries cannot be read; allowed: a whole number, at least 0")
+        return self._shown(self._place.load(self._id, limit=n, newest=True))
+
+    def range(self, first: int, last: int | None = None) -> list[dict[str, Any]]:
+        """The entries with the numbers `first` to `last` (both are in; None: to the end)."""
+        return self._shown(self._place.load(self._id, first, last))
+
+    def all(self, after: int = 0) -> Iterator[dict[str, Any]]:
+        """Entries in order, read page by page; those with numbers over `after`."""
+        page: list[Kept] = []
+        while page := self._place.load(self._id, after + 1, limit=_PAGE):
+            after = page[-1].number
+            yield from self._shown(page)
+
+    def count(self) -> int:
+        """How many entries there are."""
+        return self._place.count(self._id)
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self.all()
+
+    def _shown(self, kept: list[Kept]) -> list[dict[str, Any]]:
+        return [shown(one) for one in kept]
+
+    # -- what a model is shown ---------------------------------------------------------------------------------------
+
+    def window(
+        self, max_entries: int | None = None, max_tokens: int | None = None, since: datetime | None = None
+    ) -> Window:
+        """What a model would be shown: see `windows.window`. Tokens are counted for the model of the settings."""
+        limits = Limits(max_entries, max_tokens, since, self._engine.database.read(self._pruned))
+        return window(self._place, self._id, limits, tokens_of(self._engine.settings.model))
+
+    def _pruned(self, tx: Transaction) -> int:
+        text = sessions.document(tx, self._id, _PRUNED)
+        return int(serial.decode(text)["pruned"]) if text else 0
+
+    def prune(self, keep: int = 0) -> int:
+        """Let windows leave out entries that are not important, but for the newest `keep`; gives how many more they
+        leave out now. All of them stay in the history.
+        """
+        if not isinstance(keep, int) or keep < 0:
+            raise HistoryError(f"keep = {keep!r} is not allowed; allowed: a whole number, at least 0")
+        entries = self._place.count(self._id)
+
+        def work(turn: Turn) -> tuple[int, int]:
+            before = self._pruned(turn.tx)
+            upto = max(before, entries - keep)
+            if upto > before:
+                sessions.put_document(turn.tx, self._id, _PRUNED, serial.encode({"pruned": upto}).decode())
+                turn.event("history.pruned", component="history", data={"up_to": upto})
+            return before, upto
+
+        before, upto = self._engine.in_turn(self._id, work)
+        kept = self._place.load(self._id, before + 1, upto, mark=IMPORTANT)
+        return upto - before - len(kept)
+
+    def summarize(self, last_n: int | None = None) -> Summary:
+        """A summary of the last `last_n` entries, or of all: by the model of the settings, else of the most telling
+        sentences, word for word. It is not written anywhere. Raises HistoryError where the model does not answer.
+        """
+        return summarise(self(last_n), self._engine.settings.model)
+
+
+class _Poured:
+    """Items that can be gone through again, without being kept."""
+
+    def __init__(self, source: Callable[[], Iterator[Item]]) -> None:
+        self._source = source
+
+    def __iter__(self) -> Iterator[Item]:
+        return self._source()

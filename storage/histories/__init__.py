@@ -1,0 +1,1 @@
+"""Where conversations live: one small protocol (`protocol.py`) and the places that keep them."""

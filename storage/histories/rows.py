@@ -1,0 +1,173 @@
+"""Rows of histories, in a transaction that the caller has opened.
+
+An entry is its own event: it is numbered, timed and never changed, and so it is not told a second time in `events`,
+which would double what a conversation costs. Appending takes a lock of its own, the conversation's row, and not the
+session's: what is said does not wait for steps, nor they for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert, literal_column, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ...errors import SessionNotFound
+from .. import serial
+from ..blobs import BlobStore
+from ..database import Query, Row, Transaction, now
+from ..results import refer_to
+from ..tables import sessions
+from .protocol import Item
+from .tables import conversations, history
+
+#: Rows that are written at once.
+_CHUNK = 500
+_h = history.c
+_c = conversations.c
+_mine = _h.session_id == bindparam("session")
+
+
+def _growing(inserting: Any) -> Query:
+    given = inserting(conversations).values(session_id=bindparam("session"), entries=bindparam("more"), updated_at=now())
+    new = given.excluded
+    changed = {"entries": _c.entries + new.entries, "updated_at": new.updated_at}
+    done = given.on_conflict_do_update(index_elements=["session_id"], set_=changed)
+    return Query(done.returning(_c.entries, _c.updated_at))
+
+
+_GROW = {"sqlite": _growing(sqlite.insert), "postgresql": _growing(postgresql.insert)}
+_COLUMNS = ("session_id", "number", "at", "mark", "body", "blob", "size", "turn")
+_ADD = Query(insert(history).values({c: bindparam(c) for c in _COLUMNS}))
+# It waits for who deletes the session, and holds off who would.
+_HOLD_SESSION = Query(
+    select(sessions.c.id)
+    .where(sessions.c.id == bindparam("session"))
+    .with_for_update(read=True, key_share=True)
+)
+_TURN = Query(select(_h.turn).where(_mine, _h.number == bindparam("wanted")))
+_LENGTH = Query(select(_c.entries).where(_c.session_id == bindparam("session")))
+_HOLD = Query(select(_c.entries).where(_c.session_id == bindparam("session")).with_for_update())
+_BLOBS = Query(select(_h.blob).where(_mine, _h.blob.is_not(None)).distinct())
+_CLEAR = [
+    Query(delete(history).where(_mine)),
+    Query(delete(conversations).where(_c.session_id == bindparam("session"))),
+]
+_NAMES = Query(
+    select(_c.session_id).where(_c.session_id > bindparam("beyond")).order_by(_c.session_id).limit(bindparam("most"))
+)
+
+
+def append(tx: Transaction, blobs: BlobStore, session_id: str, items: Iterable[Item], inline: int, turn: int) -> range:
+    """Append entries; gives their numbers. `turn` is the random name of the transaction. Raises SessionNotFound."""
+    grow = _GROW[tx.dialect_name]
+    first = last = 0
+    waiting = iter(items)
+    while chunk := list(islice(waiting, _CHUNK)):
+        ((last, moment),) = tx.rows(grow, session=session_id, more=len(chunk))
+        start = last - len(chunk) + 1
+        if start == 1 and tx.row(_HOLD_SESSION, session=session_id) is None:
+            raise SessionNotFound(f"no session {session_id!r}")
+        rows = []
+        for number, item in enumerate(chunk, start):
+            blob = None
+            if len(item.body) > inline:
+                blob = serial.digest(item.body)
+                refer_to(tx, blobs, blob, item.body)
+            rows.append(
+                {
+                    "session_id": session_id,
+                    "number": number,
+                    "at": moment if item.at is None else item.at,
+                    "mark": item.mark,
+                    "body": None if blob else item.body.decode(),
+                    "blob": blob,
+                    "size": len(item.body),
+                    "turn": None if first else turn,
+                }
+            )
+            first = first or number
+        if len(rows) < _CHUNK:
+            tx.later(_ADD, rows)
+        else:
+            tx.many(_ADD, rows)
+    if not first:
+        last = length(tx, session_id)
+        first = last + 1
+    return range(first, last + 1)
+
+
+def went_in(tx: Transaction, session_id: str, number: int, turn: int) -> bool:
+    """Whether the transaction of that name appended that entry; waits for it if it is still on its way."""
+    tx.row(_HOLD, session=session_id)
+    return bool(tx.value(_TURN, session=session_id, wanted=number) == turn)
+
+
+def length(tx: Transaction, session_id: str) -> int:
+    """How many entries there are."""
+    return int(tx.value(_LENGTH, session=session_id) or 0)
+
+
+def _loading(newest: bool, marked: bool) -> Query:
+    query = select(_h.number, _h.at, _h.body).where(
+        _mine, _h.number >= bindparam("first"), _h.number <= bindparam("last")
+    )
+    if marked:
+        query = query.where(_h.mark == bindparam("wanted"), literal_column("mark > 0"))  # which names the index
+    return Query(query.order_by(_h.number.desc() if newest else _h.number).limit(bindparam("most")))
+
+
+_LOAD = {(newest, marked): _loading(newest, marked) for newest in (False, True) for marked in (False, True)}
+#: More than any number.
+_ALL = (1 << 62) - 1
+
+
+def load(
+    tx: Transaction, session_id: str, first: int, last: int | None, limit: int | None, newest: bool, mark: int | None
+) -> list[Row]:
+    """Rows (number, at, body) as `Place.load` chooses them, in order. The body of a large entry is None, and its hash
+    is asked for apart: each column more makes reading the small ones 5 % slower.
+    """
+    rows = tx.rows(
+        _LOAD[newest, mark is not None],
+        session=session_id,
+        first=min(first, _ALL),
+        last=_ALL if last is None else min(last, _ALL),
+        most=_ALL if limit is None else max(limit, 0),
+        **({} if mark is None else {"wanted": mark}),
+    )
+    return rows[::-1] if newest else rows
+
+
+_BLOB = Query(select(_h.blob).where(_mine, _h.number == bindparam("wanted")))
+
+
+def blob_of(tx: Transaction, session_id: str, number: int) -> str | None:
+    """The hash of the blob that holds a large entry; None if it is gone."""
+    return tx.value(_BLOB, session=session_id, wanted=number)  # type: ignore[no-any-return]
+
+
+def blobs_of(tx: Transaction, session_id: str) -> list[str]:
+    """Hashes of the blobs that a session's history refers to."""
+    return [row[0] for row in tx.rows(_BLOBS, session=session_id)]
+
+
+def hold(tx: Transaction, session_id: str) -> int:
+    """Keep others from appending until the transaction ends; gives how many entries there are."""
+    return int(tx.value(_HOLD, session=session_id) or 0)
+
+
+def clear(tx: Transaction, session_id: str) -> None:
+    """Delete all entries; their blobs are the caller's."""
+    for query in _CLEAR:
+        tx.run(query, session=session_id)
+
+
+def names(tx: Transaction, beyond: str, most: int) -> Iterator[str]:
+    """Up to `most` ids of sessions that have entries and come after `beyond`, in order."""
+    return (row[0] for row in tx.rows(_NAMES, beyond=beyond, most=most))
+
+
+__all__ = ["append", "blob_of", "blobs_of", "clear", "hold", "length", "load", "names", "went_in"]

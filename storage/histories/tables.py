@@ -1,0 +1,40 @@
+"""The tables of histories: what is said in sessions, in order, never changed."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, SmallInteger, Table, Text, text
+
+from ..tables import metadata
+
+#: One row a conversation: who appends holds it, so that numbers are without a gap and in the order of the commits.
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("entries", BigInteger, nullable=False),  # also the number of the last one
+    Column("updated_at", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+history = Table(
+    "history",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+    Column("mark", SmallInteger, nullable=False, server_default=text("0")),  # 1: important; 2: a system prompt
+    Column("body", Text),  # JSON, or
+    Column("blob", Text),  # the hash of a blob that holds it
+    Column("size", Integer, nullable=False),
+    # in the first entry of a transaction: its random name, to tell later whether its COMMIT went in
+    Column("turn", BigInteger),
+    Index(
+        "history_marked",
+        "session_id",
+        "mark",
+        "number",
+        sqlite_where=text("mark > 0"),
+        postgresql_where=text("mark > 0"),
+    ),
+    Index("history_blobs", "blob", sqlite_where=text("blob IS NOT NULL"), postgresql_where=text("blob IS NOT NULL")),
+)
