@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def records(session: Session) -> Iterator[dict[str, Any]]:
-    """The session's records in order; each has `record`: session, step, result, finding, conflict, partial or event."""
+    """The session's records in order; each has `record`: session, step, result, finding, conflict, partial,
+    entry (of its history) or event.
+    """
     from ..orchestration.views import moment
 
     plan = session.plan
@@ -33,26 +35,32 @@ def records(session: Session) -> Iterator[dict[str, Any]]:
     for agent, values in session.partials().items():
         for value in values:
             yield {"record": "partial", "agent": agent, "data": value}
+    for entry in session.history.all():
+        yield {"record": "entry", **entry}
     for event in session.stream(follow=False):
         yield {"record": "event", **event.to_dict(), "at": moment(event.at)}
 
 
-def write_lines(session: Session, stream: TextIO) -> dict[str, int]:
-    """Write the records to a stream as JSON in ASCII; gives how many there are of each kind."""
+def write_lines(session: Session, stream: TextIO, history: bool = False) -> dict[str, int]:
+    """Write the records, or with `history` the entries alone, to a stream as JSON in ASCII; gives how many there are of
+    each kind.
+    """
     counts: Counter[str] = Counter()
-    for record in records(session):
+    if history:
+        counts["entry"] = session.history.export_lines(stream)
+    for record in () if history else records(session):
         stream.write(json.dumps(record) + "\n")
         counts[record["record"]] += 1
     stream.flush()
     return dict(counts)
 
 
-def write_file(session: Session, file: Path) -> dict[str, int]:
-    """Write the records to a file that is whole or not there; gives how many there are of each kind. Raises OSError."""
+def write_file(session: Session, file: Path, history: bool = False) -> dict[str, int]:
+    """Write them to a file that is whole or not there; gives how many there are of each kind. Raises OSError."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.absolute().parent)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            counts = write_lines(session, stream)
+            counts = write_lines(session, stream, history)
             os.fsync(stream.fileno())
         os.replace(temporary, file)
     except BaseException:

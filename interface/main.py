@@ -26,6 +26,7 @@ COMMANDS = {
     "steps": "steps:steps",
     "state": "state:state",
     "cache": "cache:cache",
+    "history": "history:history",
     "keys": "keys:keys",
     "grants": "grants:grants",
     "db": "db:db",

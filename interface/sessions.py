@@ -288,21 +288,34 @@ def delete(invocation: Invocation, session_ids: tuple[str, ...], yes: bool, as_j
 @sessions.command()
 @session_argument
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--history", is_flag=True, help="Only what was said in it, an entry a line.")
 @json_option
 @pass_invocation
-def export(invocation: Invocation, session_id: str, file: Path | None, as_json: bool) -> None:
+def export(invocation: Invocation, session_id: str, file: Path | None, history: bool, as_json: bool) -> None:
     """Write a session as JSON lines to a FILE, or to standard output.
 
-    Each line is an object whose `record` says what it is: session, step, result, finding, conflict, partial, event.
+    Each line is an object whose `record` says what it is: session, step, result, finding, conflict, partial, entry,
+    event.
     """
+    write_out(invocation, session_id, file, history, as_json)
+
+
+def write_out(invocation: Invocation, session_id: str, file: Path | None, history: bool, as_json: bool) -> None:
+    """Export a session, or only its history."""
     from .exporting import write_file, write_lines
 
     with invocation.session(session_id) as (_, session):
         if file is None:
-            write_lines(session, sys.stdout)
+            write_lines(session, sys.stdout, history)
             return
-        counts = write_file(session, file)
+        counts = write_file(session, file, history)
     if as_json:
         document({"file": str(file), "records": counts})
     else:
-        print(f"{file}: " + ", ".join(f"{count} {record}s" for record, count in counts.items()))
+        print(f"{file}: " + ", ".join(f"{count} {_many(record, count)}" for record, count in counts.items()))
+
+
+def _many(record: str, count: int) -> str:
+    if count == 1:
+        return record
+    return "entries" if record == "entry" else f"{record}s"

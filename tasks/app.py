@@ -28,6 +28,7 @@ from ..orchestration.guard import logs
 from ..orchestration.guard.access import Caller, Right
 from ..orchestration.guard.grants import Grants
 from ..orchestration.heartbeat import Heartbeat
+from ..orchestration.history.histories import Histories
 from ..orchestration.schemas import Schemas, schemas
 from ..orchestration.schemas.runs import Migrations
 from ..orchestration.sessions import Session, Sessions
@@ -151,6 +152,11 @@ class Celeriac:
     def migrations(self) -> Migrations:
         """Bringing values of keyed state to other versions of their schemas."""
         return self._acting(self._engine.caller).migrations
+
+    @property
+    def histories(self) -> Histories:
+        """What is said in all sessions: listing it, and moving it to another place."""
+        return self._acting(self._engine.caller).histories
 
     @property
     def cache(self) -> ResultCache | CallersCache:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TextIO
 
 from ...errors import SessionError, SessionNotFound
 from ...storage import serial, sessions
@@ -15,12 +17,12 @@ from ..engine import Engine
 from ..guard.doors import place_of
 from ..turn import Turn
 from .entries import IMPORTANT, body_of, item_of, shown
+from .lines import BadLine, Lines, check, entries_of
+from .pages import pages
 from .summaries import Summary, summarise
 from .tokens import tokens_of
 from .windows import Limits, Window, window
 
-#: Entries that are read at once where all are gone through.
-_PAGE: Final = 500
 #: The document of a session that says up to which entry windows leave out what is not important.
 _PRUNED: Final = "history"
 
@@ -49,8 +51,7 @@ class History:
         return self._append([self._item(entry)])[0]
 
     def add(self, role: str, content: Any = None, **more: Any) -> int:
-        """Append a message: `add("user", "Hello")`, with further fields by name; gives its number. Raises as `append`.
-        """
+        """Append a message: `add("user", "Hello")`, further fields by name; gives its number. Raises as `append`."""
         return self.append({"role": role, "content": content, **more})
 
     def extend(self, entries: Iterable[Mapping[str, Any]]) -> int:
@@ -86,23 +87,22 @@ class History:
         return found[0]
 
     def clear(self) -> int:
-        """Delete all entries, which is an event of the session; gives how many there were. Numbers begin with 1 again.
-        """
-        gone = 0
+        """Delete all entries, which is an event of the session; gives how many there were. Numbers begin at 1 again."""
+        rows = self._place if isinstance(self._place, SqlPlace) else None
+        gone = 0 if rows else self._place.count(self._id)
 
         def work(turn: Turn) -> None:
             nonlocal gone
             if turn.hot.status == "archived":
                 raise SessionError(f"session {self._id} is archived and cannot be changed; allowed: nothing")
-            if isinstance(self._place, SqlPlace):
-                gone = self._place.delete_with(turn.tx, self._id)
-            sessions.put_document(turn.tx, self._id, _PRUNED, serial.encode({"pruned": 0}).decode())
+            if rows:
+                gone = rows.delete_with(turn.tx, self._id)
+            if self._pruned(turn.tx):
+                sessions.put_document(turn.tx, self._id, _PRUNED, serial.encode({"pruned": 0}).decode())
             turn.event("history.cleared", component="history", data={"entries": gone})
 
-        if not isinstance(self._place, SqlPlace):
-            gone = self._place.delete(self._id)
         self._engine.in_turn(self._id, work)
-        return gone
+        return gone if rows else self._place.delete(self._id)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -122,10 +122,8 @@ class History:
 
     def all(self, after: int = 0) -> Iterator[dict[str, Any]]:
         """Entries in order, read page by page; those with numbers over `after`."""
-        page: list[Kept] = []
-        while page := self._place.load(self._id, after + 1, limit=_PAGE):
-            after = page[-1].number
-            yield from self._shown(page)
+        for kept in pages(self._place, self._id, after):
+            yield from self._shown(kept)
 
     def count(self) -> int:
         """How many entries there are."""
@@ -142,6 +140,26 @@ class History:
 
     def _shown(self, kept: list[Kept]) -> list[dict[str, Any]]:
         return [shown(one) for one in kept]
+
+    # -- as JSON lines -----------------------------------------------------------------------------------------------
+
+    def export_lines(self, stream: TextIO) -> int:
+        """Write all entries to a stream as JSON lines in ASCII; gives how many."""
+        count = 0
+        for entry in self.all():
+            stream.write(json.dumps(entry) + "\n")
+            count += 1
+        return count
+
+    def import_lines(self, file: Path, skip_bad: bool = False) -> tuple[int, list[BadLine]]:
+        """Append the entries of a file of JSON lines, all of them or none; gives how many, and the lines that are none.
+
+        They are what `export_lines` writes, or any objects that are entries, as `{"role": ..., "content": ...}`. Raises BadLines, which names the lines, unless they are to be skipped. The file is read twice, in constant
+        memory.
+        """
+        lines = Lines(file, self._engine.settings.max_result_bytes)
+        bad = check(lines, self._item, skip_bad)
+        return self.pour(lambda: entries_of(lines, {one.line for one in bad})), bad
 
     # -- what a model is shown ---------------------------------------------------------------------------------------
 

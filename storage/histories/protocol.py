@@ -11,6 +11,9 @@ from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from ...errors import CeleriacError
 
+#: Entries that are written at once, and their bytes.
+CHUNK: Final = 500
+_CHUNK_BYTES: Final = 4_000_000
 #: What a conversation can be called: its session's id is one of these.
 _NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}")
 
@@ -25,8 +28,8 @@ class HistoryConflict(HistoryError):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An entry to be appended: `body` is a JSON object in UTF-8 on one line; `at` its time (seconds since 1970, UTC), None
-    for now.
+    """An entry to be appended: `body` is a JSON object in UTF-8 on one line; `at` its time (seconds since 1970, UTC),
+    None for now.
 
     Those with a `mark` (1 to 9) can be found apart from the others.
     """
@@ -100,6 +103,20 @@ class Place(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections. A use after that may open them again."""
+
+
+def chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """The items in parts that fit into memory: up to 500, and a few megabytes unless a single one is larger."""
+    chunk: list[Item] = []
+    size = 0
+    for item in items:
+        if chunk and (len(chunk) == CHUNK or size + len(item.body) > _CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(item)
+        size += len(item.body)
+    if chunk:
+        yield chunk
 
 
 def named(conversation: str) -> str:

@@ -1,4 +1,4 @@
-"""Conversations in Redis: one list each, appended to by one constant script, so that an append is whole or not there."""
+"""Conversations in Redis: one list each, appended to by a constant script: an append is whole or not there."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import os
 import secrets
 import threading
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Final
 
 from ...config.urls import masked
 from ...errors import StorageError
 from ..states.redis import TIMEOUT_SECONDS, Wire
-from .protocol import Capabilities, Item, Kept, grown, named
+from .protocol import Capabilities, Item, Kept, chunks, grown, named
 
-#: Entries that are sent, read or moved at once.
-_CHUNK: Final = 500
 #: What is sent ahead of an append is gone after so long, in seconds, if its sender died.
 _STAGED_SECONDS: Final = 3600
 _HEAD: Final = "celeriac:history:{"
@@ -66,10 +63,9 @@ class RedisPlace:
 
     def append(self, conversation: str, items: Iterable[Item]) -> tuple[int, int]:
         staged = f"{_key(conversation)}:ahead:{secrets.token_hex(8)}".encode()
-        waiting = iter(items)
         with self._explained():
             wire = self._wire()
-            while chunk := list(islice(waiting, _CHUNK)):
+            for chunk in chunks(items):
                 wire.ask(b"RPUSH", staged, *map(_element, chunk))
                 wire.ask(b"EXPIRE", staged, b"%d" % _STAGED_SECONDS)
             first, last = wire.run(_APPEND, 11, [*_keys(conversation), staged])
@@ -126,9 +122,7 @@ class RedisPlace:
     def delete(self, conversation: str, expected: int | None = None) -> int:
         keys = _keys(conversation)
         with self._explained():
-            found, gone = self._wire().run(
-                _DELETE, len(keys), [*keys, b"" if expected is None else b"%d" % expected]
-            )
+            found, gone = self._wire().run(_DELETE, len(keys), [*keys, b"" if expected is None else b"%d" % expected])
         if not gone:
             raise grown(conversation, expected or 0, int(found))
         return int(found)

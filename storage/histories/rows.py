@@ -8,7 +8,6 @@ session's: what is said does not wait for steps, nor they for it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, literal_column, select
@@ -20,18 +19,20 @@ from ..blobs import BlobStore
 from ..database import Query, Row, Transaction, now
 from ..results import refer_to
 from ..tables import sessions
-from .protocol import Item
+from .protocol import Item, chunks
 from .tables import conversations, history
 
-#: Rows that are written at once.
-_CHUNK = 500
+#: So many rows may travel with the COMMIT; more are not kept in memory until then.
+_FEW = 50
 _h = history.c
 _c = conversations.c
 _mine = _h.session_id == bindparam("session")
 
 
 def _growing(inserting: Any) -> Query:
-    given = inserting(conversations).values(session_id=bindparam("session"), entries=bindparam("more"), updated_at=now())
+    given = inserting(conversations).values(
+        session_id=bindparam("session"), entries=bindparam("more"), updated_at=now()
+    )
     new = given.excluded
     changed = {"entries": _c.entries + new.entries, "updated_at": new.updated_at}
     done = given.on_conflict_do_update(index_elements=["session_id"], set_=changed)
@@ -43,9 +44,7 @@ _COLUMNS = ("session_id", "number", "at", "mark", "body", "blob", "size", "turn"
 _ADD = Query(insert(history).values({c: bindparam(c) for c in _COLUMNS}))
 # It waits for who deletes the session, and holds off who would.
 _HOLD_SESSION = Query(
-    select(sessions.c.id)
-    .where(sessions.c.id == bindparam("session"))
-    .with_for_update(read=True, key_share=True)
+    select(sessions.c.id).where(sessions.c.id == bindparam("session")).with_for_update(read=True, key_share=True)
 )
 _TURN = Query(select(_h.turn).where(_mine, _h.number == bindparam("wanted")))
 _LENGTH = Query(select(_c.entries).where(_c.session_id == bindparam("session")))
@@ -64,8 +63,7 @@ def append(tx: Transaction, blobs: BlobStore, session_id: str, items: Iterable[I
     """Append entries; gives their numbers. `turn` is the random name of the transaction. Raises SessionNotFound."""
     grow = _GROW[tx.dialect_name]
     first = last = 0
-    waiting = iter(items)
-    while chunk := list(islice(waiting, _CHUNK)):
+    for chunk in chunks(items):
         ((last, moment),) = tx.rows(grow, session=session_id, more=len(chunk))
         start = last - len(chunk) + 1
         if start == 1 and tx.row(_HOLD_SESSION, session=session_id) is None:
@@ -89,7 +87,7 @@ def append(tx: Transaction, blobs: BlobStore, session_id: str, items: Iterable[I
                 }
             )
             first = first or number
-        if len(rows) < _CHUNK:
+        if len(rows) < _FEW:
             tx.later(_ADD, rows)
         else:
             tx.many(_ADD, rows)

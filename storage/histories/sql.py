@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 
-from .. import results, serial
+from .. import results
 from ..blobs import BlobStore
 from ..database import Database, Transaction
 from . import rows

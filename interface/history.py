@@ -1,0 +1,196 @@
+"""`celeriac history`: what is said in sessions."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .invocation import Invocation, pass_invocation
+from .printing import clean, document, json_option, line, say, table, when
+from .research import BadInput
+from .sessions import session_argument, write_out
+
+#: Bad lines that are named for people.
+_NAMED = 10
+
+
+@click.group()
+def history() -> None:
+    """What is said in sessions: show, count, export, import, clear and move it."""
+
+
+@history.command("list")
+@json_option
+@pass_invocation
+def list_(invocation: Invocation, as_json: bool) -> None:
+    """List the sessions in which something was said, and how many entries each has; with --json one a line."""
+    with invocation.celeriac() as c:
+        found = c.histories.list()
+        if as_json:
+            for session_id, entries in found:
+                line({"id": session_id, "entries": entries})
+            return
+        rows = [(session_id, f"{entries:,}") for session_id, entries in found]
+    if rows:
+        table(("session", "entries"), rows, right=("entries",))
+    else:
+        say("nothing was said in any session")
+
+
+@history.command()
+@session_argument
+@click.option("--last", type=click.IntRange(1, 10_000), default=20, show_default=True, help="So many entries.")
+@json_option
+@pass_invocation
+def show(invocation: Invocation, session_id: str, last: int, as_json: bool) -> None:
+    """Show the last entries of a session; with --json one a line."""
+    from ..orchestration.history.entries import text_of
+
+    with invocation.session(session_id) as (_, session):
+        found = session.history.last(last)
+    if as_json:
+        for entry in found:
+            line(entry)
+    elif found:
+        rows = [
+            (one["number"], when(one["timestamp"]), one.get("role") or one.get("agent"), clean(text_of(one), 400))
+            for one in found
+        ]
+        table(("entry", "time", "who", "said"), rows, right=("entry",), fold=("said",))
+    else:
+        say("nothing was said in it")
+
+
+@history.command()
+@session_argument
+@json_option
+@pass_invocation
+def count(invocation: Invocation, session_id: str, as_json: bool) -> None:
+    """Print how many entries a session has."""
+    with invocation.session(session_id) as (_, session):
+        found = session.history.count()
+    if as_json:
+        document({"id": session.id, "entries": found})
+    else:
+        click.echo(found)
+
+
+@history.command()
+@session_argument
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@json_option
+@pass_invocation
+def export(invocation: Invocation, session_id: str, file: Path | None, as_json: bool) -> None:
+    """Write what was said in a session as JSON lines to a FILE, or to standard output: an entry a line."""
+    write_out(invocation, session_id, file, True, as_json)
+
+
+@history.command("import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.option("--session", "session_id", metavar="ID", help="Append to this session (default: to a new one).")
+@click.option("--skip-bad", is_flag=True, help="Leave out lines that are no entries.")
+@json_option
+@pass_invocation
+def import_(invocation: Invocation, file: Path, session_id: str | None, skip_bad: bool, as_json: bool) -> None:
+    """Append the entries of a FILE of JSON lines (- for standard input) to a session.
+
+    A line is an object with `role` and `content`, or what `export` writes. All lines are appended, or none if one is no
+    entry.
+    """
+    with invocation.celeriac() as c, _file(file) as source:
+        named = None if session_id is None else c.sessions.get(session_id)
+        session = named or c.sessions.create(title=clean(file.name, 200), type="dm")
+        try:
+            entries, bad = session.history.import_lines(source, skip_bad)
+        except BaseException as fault:
+            if named is None:
+                session.cancel()
+                c.sessions.delete(session.id)
+            _tell_bad(fault, file, as_json)
+            raise
+    if as_json:
+        told = [{"line": one.line, "reason": one.reason} for one in bad]
+        document({"id": session.id, "entries": entries, "skipped": told})
+        return
+    for one in bad[:_NAMED]:
+        say(f"line {one.line} left out: {clean(one.reason, 300)}")
+    if len(bad) > _NAMED:
+        say(f"and {len(bad) - _NAMED:,} more (--json names all)")
+    print(f"{session.id}  {entries:,} entries" + (f", {len(bad):,} lines left out" if bad else ""))
+
+
+def _tell_bad(fault: BaseException, file: Path, as_json: bool) -> None:
+    from ..orchestration.history.lines import BadLines
+
+    if isinstance(fault, BadLines) and as_json:
+        document({"file": str(file), "entries": 0, "bad": [{"line": b.line, "reason": b.reason} for b in fault.lines]})
+
+
+@contextlib.contextmanager
+def _file(file: Path) -> Iterator[Path]:
+    """The file itself; of standard input a copy, because it is read twice."""
+    if str(file) != "-":
+        yield file
+        return
+    with tempfile.NamedTemporaryFile(prefix="celeriac-import-") as copy:
+        shutil.copyfileobj(sys.stdin.buffer, copy)
+        copy.flush()
+        yield Path(copy.name)
+
+
+@history.command()
+@session_argument
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@json_option
+@pass_invocation
+def clear(invocation: Invocation, session_id: str, yes: bool, as_json: bool) -> None:
+    """Delete all that was said in a session, for good."""
+    with invocation.session(session_id) as (_, session):
+        if not yes:
+            if not sys.stdin.isatty():
+                raise BadInput("there is no terminal to ask on; pass --yes to clear")
+            if not click.confirm(f"Delete {session.history.count():,} entries of {session.id}?", err=True):
+                raise click.exceptions.Exit(1)
+        gone = session.history.clear()
+    if as_json:
+        document({"id": session.id, "deleted": gone})
+    else:
+        print(f"{session.id}  {gone:,} entries deleted")
+
+
+@history.command()
+@click.argument("session_ids", nargs=-1, metavar="[ID...]")
+@click.option("--all", "everything", is_flag=True, help="Of all sessions.")
+@click.option(
+    "--to", required=True, metavar="URL", help="Where to, as `history_url` has it; `database` for its default."
+)
+@json_option
+@pass_invocation
+def move(invocation: Invocation, session_ids: tuple[str, ...], everything: bool, to: str, as_json: bool) -> None:
+    """Move what was said in sessions from the place of `history_url` to another one; nothing is lost.
+
+    Set `history_url` to the new place then: sessions whose history was moved look empty until that.
+    """
+    if bool(session_ids) == everything:
+        raise BadInput("name sessions, or --all; not both")
+    url = "" if to == "database" else to
+    moved: list[dict[str, Any]] = []
+    with invocation.celeriac() as c:
+        if url == c.settings.history_url:
+            raise BadInput(f"history_url is {to} already")
+        found = [one for one, _ in c.histories.list()] if everything else [c.sessions.get(i).id for i in session_ids]
+        if c.histories.place(url).capabilities.durable is False:
+            raise BadInput(f"{to} keeps nothing when this command ends; name a durable place")
+        for session_id in found:
+            moved.append({"id": session_id, "entries": c.histories.move(session_id, url)})
+            if not as_json:
+                print(f"{session_id}  {moved[-1]['entries']:,} entries")
+    if as_json:
+        document({"to": to, "moved": moved})
