@@ -183,11 +183,7 @@ def move(invocation: Invocation, session_ids: tuple[str, ...], everything: bool,
     url = "" if to == "database" else to
     moved: list[dict[str, Any]] = []
     with invocation.celeriac() as c:
-        if url == c.settings.history_url:
-            raise BadInput(f"history_url is {to} already")
         found = [one for one, _ in c.histories.list()] if everything else [c.sessions.get(i).id for i in session_ids]
-        if c.histories.place(url).capabilities.durable is False:
-            raise BadInput(f"{to} keeps nothing when this command ends; name a durable place")
         for session_id in found:
             moved.append({"id": session_id, "entries": c.histories.move(session_id, url)})
             if not as_json:

@@ -208,7 +208,7 @@ class Session:
         """What was said in it; `history(last=50)` gives the last entries."""
         from .history.history import History
 
-        return History(self._engine, self.id)
+        return History(self._engine, self.id, self._require)
 
     def add(self, **entry: Any) -> int:
         """Append an entry to its history, such as `user_request=..., agent=..., response=...`; gives its number."""

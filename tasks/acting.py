@@ -12,6 +12,7 @@ from ..orchestration.cache.door import CallersCache
 from ..orchestration.engine import Engine
 from ..orchestration.guard.access import Caller
 from ..orchestration.guard.grants import Grants
+from ..orchestration.history.histories import Histories
 from ..orchestration.schemas import schemas
 from ..orchestration.schemas.runs import Migrations
 from ..orchestration.sessions import Session, Sessions
@@ -47,6 +48,11 @@ class Acting:
     def cache(self) -> CallersCache:
         """The cache of agents' results."""
         return CallersCache(self._cache, self._engine.access, self.caller)
+
+    @property
+    def histories(self) -> Histories:
+        """What is said in all sessions: listing it, and moving it to another place."""
+        return Histories(self._engine, self.caller)
 
     @property
     def grants(self) -> Grants:

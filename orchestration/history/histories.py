@@ -5,40 +5,55 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
+from ...config.urls import masked
+from ...errors import SessionNotFound
 from ...storage import serial
 from ...storage.histories.opening import open_place
 from ...storage.histories.protocol import HistoryConflict, HistoryError, Item, Kept, Place
 from ..engine import Engine
+from ..guard.access import Caller
 from .entries import mark_of
 from .pages import pages
 
 
 class Histories:
-    """What is said in all sessions, at the place that the setting `history_url` names."""
+    """What is said in all sessions, at the place that the setting `history_url` names, as far as the caller may see."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, caller: Caller) -> None:
         self._engine = engine
+        self._caller = caller
 
     def list(self) -> Iterator[tuple[str, int]]:
-        """(session id, entries) of all sessions in which something was said, in order."""
+        """(session id, entries) of the sessions in which something was said, in order."""
         place = self._engine.conversations
-        return ((name, place.count(name)) for name in place.conversations())
+        return ((name, place.count(name)) for name in place.conversations() if self._may_read(name))
 
-    def place(self, url: str) -> Place:
-        """Another place. Raises SettingsError for a URL that none is known for."""
-        engine = self._engine
-        return open_place(url, engine.database, engine.blobs, engine.settings.inline_result_bytes)
+    def _may_read(self, session_id: str) -> bool:
+        access = self._engine.access
+        try:
+            owner = access.owner_of(self._caller, session_id)
+        except SessionNotFound:  # of another tenant, or without a session
+            return False
+        return access.allows(self._caller, "read", f"session:{session_id}", owner=owner)
 
     def move(self, session_id: str, to: str) -> int:
         """Move what was said in a session from where it lives to the place of another URL (empty: the database of the
         sessions); gives how many entries.
 
         It is deleted here only once all of it, also what was appended meanwhile, was read back from there. A move that
-        was broken off goes on where it was. Raises HistoryError where something else is there already.
+        was broken off goes on where it was. Raises HistoryError where something else is there already, and for a place
+        that keeps nothing.
         """
-        target = self.place(to)
+        engine = self._engine
+        owner = engine.access.owner_of(self._caller, session_id)
+        engine.access.require(self._caller, "admin", f"session:{session_id}", owner=owner)
+        if to == engine.settings.history_url:
+            raise HistoryError(f"histories live at {masked(to) or 'the database of the sessions'} already")
+        target = open_place(to, engine.database, engine.blobs, engine.settings.inline_result_bytes)
+        if not target.capabilities.durable:
+            raise HistoryError(f"{masked(to)} keeps nothing when this process ends; name a durable place")
         try:
-            return move(self._engine.conversations, target, session_id)
+            return move(engine.conversations, target, session_id)
         finally:
             target.close()
 

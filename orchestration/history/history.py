@@ -14,6 +14,7 @@ from ...storage.database import Transaction
 from ...storage.histories.protocol import HistoryError, Item, Kept
 from ...storage.histories.sql import SqlPlace
 from ..engine import Engine
+from ..guard.access import Right, needs
 from ..guard.doors import place_of
 from ..turn import Turn
 from .entries import IMPORTANT, body_of, item_of, shown
@@ -32,8 +33,9 @@ class History:
     appended. Each append is whole or not there, and durable where the place is; none waits for the session's steps.
     """
 
-    def __init__(self, engine: Engine, session_id: str) -> None:
+    def __init__(self, engine: Engine, session_id: str, require: Callable[[Right], None]) -> None:
         self._engine = engine
+        self._require = require  # raises AccessDenied, as the session's handle does
         self._id = session_id
         self._place = engine.conversations
 
@@ -42,6 +44,7 @@ class History:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
+    @needs("write")
     def append(self, entry: Mapping[str, Any]) -> int:
         """Append an entry; gives its number.
 
@@ -50,16 +53,19 @@ class History:
         """
         return self._append([self._item(entry)])[0]
 
+    @needs("write")
     def add(self, role: str, content: Any = None, **more: Any) -> int:
         """Append a message: `add("user", "Hello")`, further fields by name; gives its number. Raises as `append`."""
         return self.append({"role": role, "content": content, **more})
 
+    @needs("write")
     def extend(self, entries: Iterable[Mapping[str, Any]]) -> int:
         """Append entries next to each other, all of them or none; gives how many. Raises as `append`."""
         items = [self._item(entry) for entry in entries]
         self._append(items)
         return len(items)
 
+    @needs("write")
     def pour(self, source: Callable[[], Iterator[Mapping[str, Any]]]) -> int:
         """As `extend`, for more entries than fit into memory: `source()` begins again from the start, and may be asked
         to. In the database this is one transaction, so others who write wait meanwhile (SQLite) or not (PostgreSQL).
@@ -86,6 +92,7 @@ class History:
             raise SessionNotFound(f"no session {self._id!r}")
         return found[0]
 
+    @needs("admin")
     def clear(self) -> int:
         """Delete all entries, which is an event of the session; gives how many there were. Numbers begin at 1 again."""
         rows = self._place if isinstance(self._place, SqlPlace) else None
@@ -110,21 +117,26 @@ class History:
         """The last so many entries in order, or all of them."""
         return list(self.all()) if last is None else self.last(last)
 
+    @needs("read")
     def last(self, n: int) -> list[dict[str, Any]]:
         """The last `n` entries, in order."""
         if not isinstance(n, int) or n < 0:
             raise HistoryError(f"the last {n!r} entries cannot be read; allowed: a whole number, at least 0")
         return self._shown(self._place.load(self._id, limit=n, newest=True))
 
+    @needs("read")
     def range(self, first: int, last: int | None = None) -> list[dict[str, Any]]:
         """The entries with the numbers `first` to `last` (both are in; None: to the end)."""
         return self._shown(self._place.load(self._id, first, last))
 
+    @needs("read")
     def all(self, after: int = 0) -> Iterator[dict[str, Any]]:
         """Entries in order, read page by page; those with numbers over `after`."""
         for kept in pages(self._place, self._id, after):
+            self._require("read")  # it may have been taken back since the last page
             yield from self._shown(kept)
 
+    @needs("read")
     def count(self) -> int:
         """How many entries there are."""
         return self._place.count(self._id)
@@ -143,6 +155,7 @@ class History:
 
     # -- as JSON lines -----------------------------------------------------------------------------------------------
 
+    @needs("read")
     def export_lines(self, stream: TextIO) -> int:
         """Write all entries to a stream as JSON lines in ASCII; gives how many."""
         count = 0
@@ -151,11 +164,12 @@ class History:
             count += 1
         return count
 
+    @needs("write")
     def import_lines(self, file: Path, skip_bad: bool = False) -> tuple[int, list[BadLine]]:
         """Append the entries of a file of JSON lines, all of them or none; gives how many, and the lines that are none.
 
-        They are what `export_lines` writes, or any objects that are entries, as `{"role": ..., "content": ...}`. Raises BadLines, which names the lines, unless they are to be skipped. The file is read twice, in constant
-        memory.
+        They are what `export_lines` writes, or any objects that are entries, as `{"role": ..., "content": ...}`. The
+        file is read twice, in constant memory. Raises BadLines, which names the lines, unless they are to be skipped.
         """
         lines = Lines(file, self._engine.settings.max_result_bytes)
         bad = check(lines, self._item, skip_bad)
@@ -163,6 +177,7 @@ class History:
 
     # -- what a model is shown ---------------------------------------------------------------------------------------
 
+    @needs("read")
     def window(
         self, max_entries: int | None = None, max_tokens: int | None = None, since: datetime | None = None
     ) -> Window:
@@ -174,6 +189,7 @@ class History:
         text = sessions.document(tx, self._id, _PRUNED)
         return int(serial.decode(text)["pruned"]) if text else 0
 
+    @needs("write")
     def prune(self, keep: int = 0) -> int:
         """Let windows leave out entries that are not important, but for the newest `keep`; gives how many more they
         leave out now. All of them stay in the history.
@@ -194,6 +210,7 @@ class History:
         kept = self._place.load(self._id, before + 1, upto, mark=IMPORTANT)
         return upto - before - len(kept)
 
+    @needs("read")
     def summarize(self, last_n: int | None = None) -> Summary:
         """A summary of the last `last_n` entries, or of all: by the model of the settings, else of the most telling
         sentences, word for word. It is not written anywhere. Raises HistoryError where the model does not answer.

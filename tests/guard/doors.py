@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import inspect, text
@@ -11,6 +13,8 @@ from sqlalchemy import inspect, text
 from celeriac import Plan, State, step
 from celeriac.orchestration.cache.door import CallersCache
 from celeriac.orchestration.guard.grants import Grants
+from celeriac.orchestration.history.histories import Histories
+from celeriac.orchestration.history.history import History
 from celeriac.orchestration.schemas.runs import Migrations
 from celeriac.orchestration.session import Session
 from celeriac.orchestration.sessions import Sessions
@@ -43,6 +47,7 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "mark": lambda s: s.mark(1),
         "restore": lambda s: s.restore(1),
         "change": lambda s: s.change(title="x"),
+        "add": lambda s: s.add(user_request="x"),
     },
     Sessions: {
         "start": lambda s: s.start(PLAN),
@@ -96,6 +101,24 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "get": lambda s: s.get(s.known),
         "list": lambda s: s.list(),
     },
+    History: {
+        "append": lambda h: h.append({"role": "user"}),
+        "add": lambda h: h.add("user", "x"),
+        "extend": lambda h: h.extend([{"role": "user"}]),
+        "pour": lambda h: h.pour(lambda: iter([{"role": "user"}])),
+        "import_lines": lambda h: h.import_lines(Path("/dev/null")),
+        "export_lines": lambda h: h.export_lines(io.StringIO()),
+        "last": lambda h: h.last(5),
+        "range": lambda h: h.range(1, 5),
+        "all": lambda h: list(h.all()),
+        **{name: (lambda h, name=name: getattr(h, name)()) for name in (
+            "count", "window", "summarize", "prune", "clear",
+        )},
+    },
+    Histories: {
+        "list": lambda h: list(h.list()),
+        "move": lambda h: h.move(h.known, "file:///nowhere/that/is"),
+    },
     Acting: {"research": lambda s: s.research("q", ["/"], out="/tmp/nowhere")},
     StepState: {
         "get": lambda s: s.get("k"),
@@ -114,27 +137,30 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
 #: What gives no data and changes none: parts of others, and what gives a handle that is checked itself.
 FREE: dict[type, set[str]] = {
     State: {"capabilities", "of_tenant", "with_access", "bound", "close", "place_of", "class_for", "write", "updating"},
-    Acting: {"sessions", "state", "cache", "grants", "migrations"},
+    Acting: {"sessions", "state", "cache", "grants", "migrations", "histories"},
     StepState: {"of"},
+    Session: {"history"},
 }
 #: Doors that show what the caller may see, and so nothing to who may see nothing.
 NOTHING = {(Sessions, "list"), (Sessions, "search"), (Sessions, "active_count"), (Sessions, "cleanup_inactive"),
-           (Grants, "list"), (Grants, "refused"), (Migrations, "list")}  # fmt: skip
+           (Grants, "list"), (Grants, "refused"), (Migrations, "list"), (Histories, "list")}  # fmt: skip
 
 
 #: Doors that need more than read; and more than write.
 WRITES: dict[type, set[str]] = {
     Session: {"resolve_conflict", "pause", "resume", "cancel", "retry", "complete", "archive", "checkpoint", "mark",
-              "restore", "change"},
+              "restore", "change", "add"},
     Sessions: {"start", "create"},
     State: {"set", "set_many", "delete", "clear_scope", "update", "compare_and_set", "clear_with", "put_back"},
     CallersCache: {"put", "invalidate", "cleanup_expired", "prune"},
     Migrations: {"run", "resume", "undo", "accept"},
+    History: {"append", "add", "extend", "pour", "import_lines", "prune"},
     Acting: {"research"},
     StepState: {"set", "set_many", "delete", "clear", "update", "compare_and_set"},
 }  # fmt: skip
 ADMINS: dict[type, set[str]] = {
     Session: {"run", "reveal"}, Sessions: {"delete"}, Grants: {"add", "remove"},
+    History: {"clear"}, Histories: {"move"},
 }  # fmt: skip
 #: What another tenant does for itself.
 OWN: dict[type, set[str]] = {
@@ -154,6 +180,8 @@ def handle(kind: type, acting: Acting, known: dict[str, Any]) -> Any:
     """A handle of the caller's, which knows what others have."""
     if kind is Session:
         return Session(acting._engine, known["session"], caller=acting.caller)
+    if kind is History:
+        return handle(Session, acting, known).history
     if kind is StepState:
         return StepState(acting.state, "custom:x", Held(acting.state, Origin()), Origin())
     made = {Acting: acting}.get(kind) or getattr(acting, {CallersCache: "cache"}.get(kind, kind.__name__.lower()))

@@ -85,6 +85,7 @@ def fill(c: Celeriac, acting: Acting) -> dict[str, Any]:
             schemas.add(Schema("access-profile", version, {"n": {"type": "number"}}))
     session = acting.sessions.start(PLAN, "a secret question")
     other = acting.sessions.create("another secret")
+    session.history.add("user", "a secret remark")
     with c.embedded(1):
         assert session.wait(20) == "completed"
     acting.state.set("custom:x", "k", {"n": 1})
@@ -98,6 +99,7 @@ def fill(c: Celeriac, acting: Acting) -> dict[str, Any]:
         "Sessions": session.id,
         "CallersCache": key,
         "Migrations": run.run,
+        "Histories": session.id,
     }
 
 

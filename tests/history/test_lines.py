@@ -65,7 +65,7 @@ def test_what_is_exported_and_imported_again_is_the_same(
 def test_old_lines_load_as_they_are(celeriac: Celeriac, tmp_path: Path) -> None:
     file = tmp_path / "old.jsonl"
     file.write_bytes(
-        b'\xef\xbb\xbf{"role": "user", "content": "Gr\xc3\xbc\xc3\x9fe", "timestamp": 1700000000.25, "metadata": {}}\r\n'
+        b'\xef\xbb\xbf{"role": "user", "content": "Gr\xc3\xbc\xc3\x9fe", "timestamp": 1700000000.25, "metadata":{}}\r\n'
         b"\n"
         b'{"role":"assistant","content":"hi","timestamp":"2024-05-06T07:08:09","metadata":{"k":[1]}}\n'
         b'{"role":"assistant","content":"hi","timestamp":"2024-05-06T07:08:09Z"}'

@@ -76,5 +76,5 @@ class TestDatabase(HistoryPlaceSuite):
 
 
 def _session(name: str) -> dict[str, object]:
-    texts = dict.fromkeys(("query", "user", "type", "title", "agent", "plan_name", "fingerprint"), "")
+    texts = dict.fromkeys(("query", "user", "type", "title", "agent", "plan_name", "fingerprint", "tenant"), "")
     return {"id": name, "key": None, "correlation_id": name, "priority": 0, "pinned": 0, **texts}
