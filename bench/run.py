@@ -1,7 +1,7 @@
 """`make bench`: durable steps per second beside bare Celery, on this machine, in this run; latencies, memory, growth.
 
     python bench/run.py [--rounds 5] [--without-postgresql]
-                        [--only steps,latency,peers,calls,growth,checkpoints,state,cache,guard]
+                        [--only steps,latency,peers,calls,growth,checkpoints,state,history,cache,guard]
 
 Rounds of the systems alternate, so that a slow moment of the machine hits all of them; medians and their ratios are
 printed. Bare Celery keeps its results in the same Redis; every step of Celeriac is committed with fsync.
@@ -31,7 +31,7 @@ def main() -> None:
     """Run what was asked for, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="steps,latency,peers,calls,growth,checkpoints,state,cache,guard")
+    parser.add_argument("--only", default="steps,latency,peers,calls,growth,checkpoints,state,history,cache,guard")
     parser.add_argument("--without-postgresql", action="store_true")
     options = parser.parse_args()
     wanted = options.only.split(",")
@@ -75,6 +75,10 @@ def main() -> None:
             from state import measure as kept_by_key
 
             kept_by_key(base, options.rounds)
+        if "history" in wanted:
+            from history import measure as said
+
+            said(base, options.rounds)
         if "cache" in wanted:
             from cache import measure as cached
 

@@ -28,13 +28,13 @@ PEERS = {
 
 def measure(base: Path, rounds: int) -> None:
     """Print steps per second of each; they take turns."""
-    python = _installed(base)
+    python = installed(base, [package for _, packages in PEERS.values() for package in packages])
     if python is None:
         return
     from celeriac import Celeriac
 
     celeriac = Celeriac(data_dir=str(base / "beside"), agents=["agents"])
-    children = {name: _Child(python, base, script) for name, (script, _) in PEERS.items()}
+    children = {name: Child(python, base, script) for name, (script, _) in PEERS.items()}
     systems = {"Celeriac, SQLite, embedded": _timed(calls_of(celeriac))}
     systems |= {name: child.seconds for name, child in children.items()}
     found: dict[str, list[list[float]]] = {name: [[] for _ in KINDS] for name in systems}
@@ -57,10 +57,9 @@ def measure(base: Path, rounds: int) -> None:
     print("  " + ", ".join(f"{name.partition(',')[0]} {child.version}" for name, child in children.items()) + "\n")
 
 
-def _installed(base: Path) -> Path | None:
-    """The interpreter of an environment that has the others; None where it cannot be made."""
+def installed(base: Path, needed: list[str]) -> Path | None:
+    """The interpreter of an environment that has what is needed; None where it cannot be made."""
     python = base / "peers" / "bin" / "python"
-    needed = [package for _, packages in PEERS.values() for package in packages]
     for command in (
         [sys.executable, "-m", "uv", "venv", "-q", "--python", sys.executable, str(base / "peers")],
         [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", str(python), "--compile-bytecode", *needed],
@@ -81,17 +80,17 @@ def _timed(calls: tuple[Callable[[], object], ...]) -> Callable[[int], float]:
     return seconds
 
 
-class _Child:
+class Child:
     """Another system in an interpreter of its own."""
 
-    def __init__(self, python: Path, base: Path, script: str) -> None:
+    def __init__(self, python: Path, base: Path, script: str, *given: str) -> None:
         sizes = json.dumps([SEQUENCE, WIDTH, SESSIONS, EACH])
         folder = base / script
         folder.mkdir()
         kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
         with (folder / "log").open("w") as log:
             self._process = subprocess.Popen(
-                [str(python), str(HERE / script), sizes],
+                [str(python), str(HERE / script), sizes, *given],
                 cwd=folder,
                 env=kept,
                 stdin=subprocess.PIPE,
