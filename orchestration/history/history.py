@@ -17,7 +17,7 @@ from ..engine import Engine
 from ..guard.access import Right, needs
 from ..guard.doors import place_of
 from ..turn import Turn
-from .entries import IMPORTANT, body_of, item_of, shown
+from .entries import IMPORTANT, all_shown, body_of, item_of
 from .lines import BadLine, Lines, check, entries_of
 from .pages import pages
 from .summaries import Summary, summarise
@@ -82,15 +82,16 @@ class History:
         return item_of(body, at, self._engine.settings.max_result_bytes)
 
     def _append(self, items: Iterable[Item]) -> tuple[int, int]:
-        if self._status() == "archived":
-            raise SessionError(f"session {self._id} is archived and cannot be changed; allowed: nothing")
+        if not isinstance(self._place, SqlPlace):  # which asks in its transaction
+            self._check_open()
         return self._place.append(self._id, items)
 
-    def _status(self) -> str:
+    def _check_open(self) -> None:
         found = self._engine.database.read(lambda tx: sessions.status(tx, self._id))
         if found is None:
             raise SessionNotFound(f"no session {self._id!r}")
-        return found[0]
+        if found[0] == "archived":
+            raise SessionError(f"session {self._id} is archived and cannot be changed; allowed: nothing")
 
     @needs("admin")
     def clear(self) -> int:
@@ -151,7 +152,7 @@ class History:
         return self.all()
 
     def _shown(self, kept: list[Kept]) -> list[dict[str, Any]]:
-        return [shown(one) for one in kept]
+        return all_shown(kept)
 
     # -- as JSON lines -----------------------------------------------------------------------------------------------
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, literal_column, select
+from sqlalchemy import BigInteger, bindparam, cast, delete, insert, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ...errors import SessionNotFound
+from ...errors import CeleriacError, SessionError, SessionNotFound
 from .. import serial
 from ..blobs import BlobStore
 from ..database import Query, Row, Transaction, now
 from ..results import refer_to
+from ..sessions import status
 from ..tables import sessions
 from .protocol import Item, chunks
 from .tables import conversations, history
@@ -30,11 +31,12 @@ _mine = _h.session_id == bindparam("session")
 
 
 def _growing(inserting: Any) -> Query:
-    given = inserting(conversations).values(
-        session_id=bindparam("session"), entries=bindparam("more"), updated_at=now()
+    """Only a session that is there and not archived is talked in; asked for in the same statement, that costs least."""
+    may = select(sessions.c.id, cast(bindparam("more"), BigInteger), now()).where(
+        sessions.c.id == bindparam("session"), sessions.c.status != literal_column("'archived'")
     )
-    new = given.excluded
-    changed = {"entries": _c.entries + new.entries, "updated_at": new.updated_at}
+    given = inserting(conversations).from_select(["session_id", "entries", "updated_at"], may)
+    changed = {"entries": _c.entries + given.excluded.entries, "updated_at": given.excluded.updated_at}
     done = given.on_conflict_do_update(index_elements=["session_id"], set_=changed)
     return Query(done.returning(_c.entries, _c.updated_at))
 
@@ -60,11 +62,17 @@ _NAMES = Query(
 
 
 def append(tx: Transaction, blobs: BlobStore, session_id: str, items: Iterable[Item], inline: int, turn: int) -> range:
-    """Append entries; gives their numbers. `turn` is the random name of the transaction. Raises SessionNotFound."""
+    """Append entries; gives their numbers. `turn` is the random name of the transaction.
+
+    Raises SessionNotFound, and SessionError for a session that is archived.
+    """
     grow = _GROW[tx.dialect_name]
     first = last = 0
     for chunk in chunks(items):
-        ((last, moment),) = tx.rows(grow, session=session_id, more=len(chunk))
+        grown = tx.row(grow, session=session_id, more=len(chunk))
+        if grown is None:
+            raise _refused(tx, session_id)
+        last, moment = grown
         start = last - len(chunk) + 1
         if start == 1 and tx.row(_HOLD_SESSION, session=session_id) is None:
             raise SessionNotFound(f"no session {session_id!r}")
@@ -95,6 +103,12 @@ def append(tx: Transaction, blobs: BlobStore, session_id: str, items: Iterable[I
         last = length(tx, session_id)
         first = last + 1
     return range(first, last + 1)
+
+
+def _refused(tx: Transaction, session_id: str) -> CeleriacError:
+    if status(tx, session_id) is None:
+        return SessionNotFound(f"no session {session_id!r}")
+    return SessionError(f"session {session_id} is archived and cannot be changed; allowed: nothing")
 
 
 def went_in(tx: Transaction, session_id: str, number: int, turn: int) -> bool:
