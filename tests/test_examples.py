@@ -145,7 +145,7 @@ def test_the_page_on_state_runs_as_it_stands(tmp_path: Path) -> None:
     run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
-def test_the_blocks_of_the_page_on_histories_run_as_they_stand(tmp_path: Path) -> None:
+def test_the_page_on_histories_runs_as_it_stands(tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks("docs/history.md", "python")))
     run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
