@@ -14,7 +14,6 @@ from sqlalchemy import BigInteger, bindparam, cast, delete, insert, literal_colu
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ...errors import CeleriacError, SessionError, SessionNotFound
-from .. import serial
 from ..blobs import BlobStore
 from ..database import Query, Row, Transaction, now
 from ..results import refer_to
@@ -25,6 +24,8 @@ from .tables import conversations, history
 
 #: So many rows may travel with the COMMIT; more are not kept in memory until then.
 _FEW = 50
+#: What a sealed body is bound to, with the session and the number.
+_BODY = "history.body"
 _h = history.c
 _c = conversations.c
 _mine = _h.session_id == bindparam("session")
@@ -80,7 +81,7 @@ def append(tx: Transaction, blobs: BlobStore, session_id: str, items: Iterable[I
         for number, item in enumerate(chunk, start):
             blob = None
             if len(item.body) > inline:
-                blob = serial.digest(item.body)
+                blob = blobs.put(item.body)
                 refer_to(tx, blobs, blob, item.body)
             rows.append(
                 {
@@ -88,7 +89,7 @@ def append(tx: Transaction, blobs: BlobStore, session_id: str, items: Iterable[I
                     "number": number,
                     "at": moment if item.at is None else item.at,
                     "mark": item.mark,
-                    "body": None if blob else item.body.decode(),
+                    "body": None if blob else tx.seal(item.body.decode(), _BODY, session_id, number),
                     "blob": blob,
                     "size": len(item.body),
                     "turn": None if first else turn,
@@ -150,7 +151,10 @@ def load(
         most=_ALL if limit is None else max(limit, 0),
         **({} if mark is None else {"wanted": mark}),
     )
-    return rows[::-1] if newest else rows
+    rows = rows[::-1] if newest else rows
+    if any(body is not None and body[0] != "{" for _, _, body in rows):
+        rows = [(number, at, tx.open(body, _BODY, session_id, number)) for number, at, body in rows]
+    return rows
 
 
 _BLOB = Query(select(_h.blob).where(_mine, _h.number == bindparam("wanted")))

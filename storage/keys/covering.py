@@ -16,6 +16,7 @@ from .. import checkpoints, findings, results
 from ..blobs import BlobStore
 from ..cache.tables import cached_results, cached_tags
 from ..database import Database, Query, Transaction
+from ..histories.tables import history
 from ..tables import blobs as blob_rows
 from ..tables import checkpoints as checkpoint_rows
 from ..tables import conflicts as conflict_rows
@@ -128,10 +129,14 @@ def _seal_some(tx: Transaction, codec: Codec, rows: list[tuple[str, int]], tally
 # -- blobs -------------------------------------------------------------------------------------------------------------
 
 _HOLD: Final = Query(select(blob_rows.c.hash).where(blob_rows.c.hash == bindparam("wanted")).with_for_update())
-_REFER: Final = Query(
-    update(result_rows).where(result_rows.c.blob == bindparam("wanted")).values(blob=bindparam("instead"))
-)
-_REFERRED: Final = Query(select(result_rows.c.session_id).where(result_rows.c.blob == bindparam("wanted")).limit(1))
+#: What refers to blobs that are looked into.
+_REFERRING: Final = (result_rows, history)
+_REFER: Final = [
+    Query(update(one).where(one.c.blob == bindparam("wanted")).values(blob=bindparam("instead"))) for one in _REFERRING
+]
+_REFERRED: Final = [
+    Query(select(one.c.session_id).where(one.c.blob == bindparam("wanted")).limit(1)) for one in _REFERRING
+]
 
 
 def rewrap_blobs(database: Database, blobs: BlobStore, keyring: KeyRing, told: Told = lambda tally: None) -> Tally:
@@ -164,10 +169,10 @@ def _rewrap_blob(tx: Transaction, blobs: BlobStore, name: str) -> bool:
 
 
 def _write_anew(database: Database, blobs: BlobStore, name: str, keyring: KeyRing, tally: Tally) -> bool:
-    """Store the content of an output as it would be now, under its new name, and let results refer to that; whether the
-    old one is not needed any more.
+    """Store the content of an output or an entry as it would be now, under its new name, and let rows refer to that;
+    whether the old one is not needed any more.
     """
-    if database.read(lambda tx: tx.row(_REFERRED, wanted=name)) is None:
+    if not database.read(lambda tx: any(tx.row(query, wanted=name) for query in _REFERRED)):
         return True  # it is keyed state's, or was left by a run that was killed
     before = blobs.get(name)
     text_ = before.decode()
@@ -180,7 +185,8 @@ def _write_anew(database: Database, blobs: BlobStore, name: str, keyring: KeyRin
 
     def work(tx: Transaction) -> None:
         results.refer_to(tx, blobs, new, data)
-        tx.run(_REFER, wanted=name, instead=new)
+        for query in _REFER:
+            tx.run(query, wanted=name, instead=new)
 
     database.write(work)
     if data != before:

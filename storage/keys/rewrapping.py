@@ -23,6 +23,7 @@ from .. import tables
 from ..agent_parts import agent_parts
 from ..cache.tables import cached_results
 from ..database import Database, Query, Transaction
+from ..histories.tables import history
 from ..migration_runs import migrated_values, migration_runs
 from ..states.tables import state_events, state_values
 from . import sealing
@@ -44,6 +45,7 @@ TEXTS: Final[tuple[Column[Any], ...]] = (
     state_events.c.new,
     tables.step_inputs.c.body,
     tables.results.c.body,
+    history.c.body,
     tables.partial_results.c.body,
     tables.session_documents.c.body,
     tables.events.c.data,

@@ -124,6 +124,8 @@ def live(driver: Driver, hide: Secrets) -> Any:
     for conflict in session.conflicts():
         session.resolve_conflict(conflict["id"], {"text": hide()})
     session.change(title=f"now {hide()}", notes=hide(), metadata={"m": [hide()]})
+    session.history.add("user", hide(), metadata={"m": hide()})
+    session.add(user_request=[hide()] * 1000, agent="tell", response={"text": hide()})
     driver.engine.note(session.id, "test", [("said", {"text": hide()})])
     failed = driver.start(step("a", agent="fail", request=hide()))
     assert driver.run_to_end(failed) == "failed"
@@ -144,6 +146,7 @@ def answers(driver: Driver, session: Any) -> Any:
     shown += [[event.to_dict() for event in session.stream(follow=False)]]
     shown += [session.checkpoint_state(one["number"]) for one in session.checkpoints()]
     shown += [session.output(one["name"]) for one in session.steps()]
+    shown += [session.history()]
     state = driver.engine.state
     scopes = ("custom:x", "agent:tell")
     # values of class ephemeral are in this process alone
@@ -214,6 +217,7 @@ SWAPS = {
     "step_inputs.body": "SELECT body FROM step_inputs WHERE number = 1 ORDER BY session_id",
     "results.body": "SELECT body FROM results WHERE body IS NOT NULL ORDER BY session_id",
     "events.data": "SELECT data FROM events WHERE type = 'step.partial' ORDER BY session_id",
+    "history.body": "SELECT body FROM history WHERE number = 1 ORDER BY session_id",
     "partial_results.body": "SELECT body FROM partial_results ORDER BY session_id",
     "agent_parts.body": "SELECT body FROM agent_parts WHERE part = 'config/k' ORDER BY session_id",
     "findings.value": "SELECT value FROM findings ORDER BY session_id",
