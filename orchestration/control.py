@@ -356,7 +356,8 @@ def delete(engine: Engine, session_id: str) -> None:
         erased = True
 
     engine.database.write(work)
-    engine.conversations.delete(session_id)
+    if not engine.conversations.capabilities.with_steps:  # else they went with its rows
+        engine.conversations.delete(session_id)
 
 
 __all__ = [

@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -185,6 +186,33 @@ def test_an_append_whose_commit_broke_is_in_once(
     assert [entry["content"] for entry in history()] == ["first", "second"]
 
 
+@pytest.mark.parametrize("mark", [None, 1])
+def test_the_end_of_a_history_is_read_without_the_rest_of_it(anywhere: Celeriac, mark: int | None) -> None:
+    entries = [{"role": "user", "content": n, "metadata": {"important": n % 100 == 0}} for n in range(3000)]
+    one, other = (anywhere.sessions.create().history for _ in range(2))
+    one.extend(entries)
+    other.extend(entries)
+    is_sqlite = anywhere.engine.database.is_sqlite
+    told: list[str] = []
+
+    def explain(tx: Any) -> None:
+        plain = tx.rows
+
+        def rows_of(query: Any, /, **values: Any) -> Any:
+            text, carried = query.text(tx._dialect)
+            prefix = "EXPLAIN QUERY PLAN " if is_sqlite else "EXPLAIN (ANALYZE, COSTS OFF) "
+            tx._cursor.execute(prefix + text, {**carried, **values})
+            told.extend(str(row[-1]) for row in tx._cursor.fetchall())
+            return plain(query, **values)
+
+        rows.load(cast(Any, SimpleNamespace(rows=rows_of)), one._id, 1, None, 20, True, mark)
+
+    anywhere.engine.database.read(explain)
+    plan = "\n".join(told)
+    assert "SCAN" not in plan and "TEMP B-TREE" not in plan and "Sort" not in plan and "Seq" not in plan, plan
+    assert "Removed by Filter" not in plan and ("history_marked" in plan) == (mark is not None), plan
+
+
 def test_who_talks_is_not_inactive(celeriac: Celeriac) -> None:
     quiet, talks = celeriac.sessions.create(), celeriac.sessions.create()
     database = celeriac.engine.database
@@ -269,8 +297,6 @@ def test_tokens_are_counted_by_the_tokenizer_of_the_model_where_there_is_one(
 
         def encode(self, text: str, disallowed_special: Any = None) -> list[str]:
             return text.split()
-
-    from types import SimpleNamespace
 
     from celeriac.orchestration.history.tokens import tokens_of
 
