@@ -14,7 +14,8 @@ from typing import Any
 
 import machine
 
-APPENDS, READS = 200, 100
+#: Calls of one slice; so many slices a round alternate.
+APPENDS, READS, SLICES = 20, 20, 10
 FEW, MANY = 1_000, 1_000_000
 LAST, BYTES = 50, 500
 TEXT = "x" * BYTES
@@ -33,14 +34,14 @@ def measure(base: Path, rounds: int) -> None:
     peer = Child(python, folder, "openai_session.py", json.dumps(sizes)) if python else None
     took: dict[str, list[float]] = {name: [] for name in (*calls, "SQLiteSession 0", "SQLiteSession 1")}
     try:
-        for number in range(rounds + 1):
+        for number in range((rounds + 1) * SLICES):
             for name, call in calls.items():
                 seconds = _seconds(call, READS if "last" in name else APPENDS)
-                if number:  # the first round warms up
+                if number >= SLICES:  # the first round warms up
                     took[name].append(seconds * 1e6)
             for kind in (0, 1) if peer else ():
                 seconds = peer.seconds(kind)
-                if number:
+                if number >= SLICES:
                     took[f"SQLiteSession {kind}"].append(seconds * 1e6)
     finally:
         c.close()

@@ -23,13 +23,18 @@ def open_place(url: str, database: Database, blobs: BlobStore, inline: int) -> P
     """The place of a URL; an empty one means the database of the sessions. Nothing is connected to yet.
 
     One that cannot make calls durable says so in the log. Raises SettingsError for a URL that no place is known for,
-    listing those that are.
+    listing those that are, and for any elsewhere where all is to be sealed.
     """
     if not url:
         from .sql import SqlPlace
 
         return SqlPlace(database, blobs, inline)
     place = _elsewhere(url)
+    if database.codec is not None and database.codec.whole:
+        raise SettingsError(
+            f'history_url = {masked(url)!r} is not allowed with encrypt = "all": entries are sealed only in the '
+            "database of the sessions; leave it empty"
+        )
     for fault in shortcomings(place):
         logger.warning("history_url = %s: %s", masked(url), fault)
     return place

@@ -193,6 +193,16 @@ def test_a_place_that_cannot_make_calls_durable_says_so_when_it_is_chosen(
             open_one(history_url=url)
 
 
+def test_where_all_is_sealed_no_other_place_is_taken(open_one: Callable[..., Celeriac], tmp_path: Path) -> None:
+    keys = str(tmp_path / "keys.toml")
+    done = CliRunner().invoke(command, ["keys", "generate"], env={"CELERIAC_KEYS_FILE": keys})
+    assert done.exit_code == 0, done.output
+    sealed = open_one(keys_file=keys, encrypt="all")
+    sealed.sessions.create().history.add("user", "a secret")
+    with pytest.raises(SettingsError, match='not allowed with encrypt = "all"'):
+        open_one(keys_file=keys, encrypt="all", history_url=f"file://{tmp_path / 'talks'}")
+
+
 def test_elsewhere_entries_go_with_their_session_too(open_one: Callable[..., Celeriac], tmp_path: Path) -> None:
     celeriac = open_one(history_url=f"file://{tmp_path / 'talks'}")
     one, other = celeriac.sessions.create(), celeriac.sessions.create()
