@@ -51,14 +51,14 @@ def make(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
 def test_a_sealed_field_travels_sealed_from_step_to_step_and_each_agent_has_it_open(make: Any) -> None:
     driver = make()
     session = driver.start(
-        step("a", agent="echo", request={"pin": "1234", "deep": [{"pin": 5}]}),
+        step("a", agent="echo", request={"pin": "pin of ana", "deep": [{"pin": 5}]}),
         step("b", agent="echo", request={"from": "${a}", "pin": "${a.pin}", "one": "${a.deep}"}),
     )
     driver.run_to_end(session)
-    assert driver.seen[0] == {"pin": "1234", "deep": [{"pin": 5}]}
-    assert driver.seen[1] == {"from": driver.seen[0], "pin": "1234", "one": [{"pin": 5}]}
+    assert driver.seen[0] == {"pin": "pin of ana", "deep": [{"pin": 5}]}
+    assert driver.seen[1] == {"from": driver.seen[0], "pin": "pin of ana", "one": [{"pin": 5}]}
     assert set(session.output("a")["pin"]) == {"$sealed"} and session.reveal(session.output("b")) == driver.seen[1]
-    assert "1234" not in json.dumps(
+    assert "pin of ana" not in json.dumps(
         [session.to_dict(), session.plan.to_dict(), list(map(str, session.stream(follow=False)))]
     )
     other = driver.start(step("a", agent="echo", request={"x": session.output("a")}))
@@ -79,7 +79,7 @@ def test_what_is_redacted_reaches_no_agent_and_references_still_do(make: Any) ->
 
 def test_the_same_key_finds_the_same_session_though_its_plan_is_sealed_anew(make: Any) -> None:
     driver = make()
-    plan = [step("a", agent="echo", request={"pin": "1234"})]
+    plan = [step("a", agent="echo", request={"pin": "pin of ana"})]
     first = driver.sessions.start(Plan("p", plan), key="k")
     assert driver.sessions.start(Plan("p", plan), key="k").id == first.id
     with pytest.raises(Exception, match="another plan"):
@@ -87,7 +87,7 @@ def test_the_same_key_finds_the_same_session_though_its_plan_is_sealed_anew(make
     empty = driver.sessions.create()
     empty.run(Plan("p", plan))
     driver.run_to_end(empty)
-    assert driver.seen == [{"pin": "1234"}]
+    assert driver.seen == [{"pin": "pin of ana"}]
 
 
 def test_findings_partials_progress_and_added_steps_are_guarded(make: Any) -> None:
@@ -163,7 +163,7 @@ def test_what_describes_a_session_is_guarded_and_sealed_notes_are_not_found(make
 
 def test_without_its_key_a_step_fails_and_says_which_key_it_needs(make: Any, tmp_path: Path) -> None:
     driver = make()
-    session = driver.start(step("a", agent="echo", request={"pin": "1234"}))
+    session = driver.start(step("a", agent="echo", request={"pin": "pin of ana"}))
     keyfile.write(tmp_path / "other.toml", Keys("a", {}).with_key("b", new_key()))
     without = make(keys_file=str(tmp_path / "other.toml"))
     assert without.run_to_end(without.sessions.get(session.id)) == "failed"
@@ -171,7 +171,7 @@ def test_without_its_key_a_step_fails_and_says_which_key_it_needs(make: Any, tmp
     with pytest.raises(KeyMissing):
         without.sessions.get(session.id).reveal(session.plan.steps[0].request)
     session.retry()
-    assert driver.run_to_end(session) == "completed" and driver.seen == [{"pin": "1234"}]
+    assert driver.run_to_end(session) == "completed" and driver.seen == [{"pin": "pin of ana"}]
 
 
 def test_sealed_fields_of_two_sessions_cannot_be_swapped(make: Any) -> None:
