@@ -213,6 +213,11 @@ class Database:
         return self._connections.engine
 
     @property
+    def connections(self) -> Connections:
+        """The driver's connections of this process, for transactions that are not short."""
+        return self._connections
+
+    @property
     def shown(self) -> str:
         """The URL without its password."""
         return self.url.render_as_string(hide_password=True)
@@ -242,7 +247,7 @@ class Database:
             try:
                 return look.value(**values)
             except Exception as fault:
-                if not _is_of_driver(fault):
+                if not is_of_driver(fault):
                     raise
                 look.close()
                 return self.read(lambda tx: tx.value(query, **values))  # tries again, and says what is wrong
@@ -360,7 +365,7 @@ class _Tries:
         cause = fault.__cause__ or fault if isinstance(fault, _UnknownCommit) else fault
         original: BaseException = getattr(cause, "orig", None) or cause
         in_doubt = isinstance(fault, _UnknownCommit)
-        if not (in_doubt or _is_of_driver(original)):
+        if not (in_doubt or is_of_driver(original)):
             raise fault
         self.count += 1
         clash = _is_clash(original)
@@ -374,7 +379,8 @@ class _Tries:
         time.sleep(random.uniform(0.2, 1.0) * min(0.002 * 2**self.count, 1.0))
 
 
-def _is_of_driver(fault: BaseException) -> bool:
+def is_of_driver(fault: BaseException) -> bool:
+    """Whether the driver raised it."""
     return type(fault).__module__.startswith(("sqlite3", "pysqlite3", "psycopg", "sqlalchemy"))
 
 
