@@ -136,22 +136,26 @@ def _tell(found: Restored, as_json: bool, done: str) -> None:
 def delete(invocation: Invocation, backup_id: str, as_json: bool) -> None:
     """Delete a backup, and what no other one needs."""
     with invocation.celeriac() as c:
-        found = c.backups.get(backup_id).id if backup_id == "latest" else backup_id
-        freed = c.backups.delete(found)
+        deleted, freed = c.backups.delete(backup_id)
     if as_json:
-        document({"deleted": found, "freed": freed})
+        document({"deleted": deleted, "freed": freed})
     else:
-        print(f"deleted; {sized(freed)} freed")
+        print(f"{deleted} deleted; {sized(freed)} freed")
 
 
 @backup.command()
 @backup_argument
 @click.option("--off", is_flag=True, help="Take the mark away.")
+@json_option
 @pass_invocation
-def keep(invocation: Invocation, backup_id: str, off: bool) -> None:
+def keep(invocation: Invocation, backup_id: str, off: bool, as_json: bool) -> None:
     """Mark a backup: pruning leaves it alone."""
     with invocation.celeriac() as c:
-        c.backups.mark(backup_id, not off)
+        marked = c.backups.mark(backup_id, not off)
+    if as_json:
+        document({"id": marked, "kept": not off})
+    else:
+        print(f"{marked} {'is no longer marked' if off else 'stays whatever its age'}")
 
 
 @backup.command()

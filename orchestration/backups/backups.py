@@ -170,17 +170,22 @@ class Backups:
         finally:
             target.dispose()
 
-    def mark(self, backup_id: str, kept: bool = True) -> None:
-        """Let pruning leave a backup alone, or not. Raises BackupNotFound."""
-        self._store.mark(self._id(backup_id), kept)
+    def mark(self, backup_id: str, kept: bool = True) -> str:
+        """Let pruning leave a backup alone, or not; gives its whole id. Raises BackupNotFound."""
+        backup_id = self._id(backup_id)
+        self._store.mark(backup_id, kept)
+        return backup_id
 
-    def delete(self, backup_id: str) -> int:
-        """Delete a backup, and what no other one needs; gives the bytes that this freed. Raises BackupNotFound."""
+    def delete(self, backup_id: str) -> tuple[str, int]:
+        """Delete a backup, and what no other one needs; gives its whole id and the bytes that this freed.
+
+        Raises BackupNotFound; and BackupDamaged or KeyMissing where it cannot be told what another one needs.
+        """
         backup_id = self._id(backup_id)
         with self._store.deleting():
             needed = self._needed([one for one in self._store.ids() if one != backup_id])
             self._store.delete(backup_id)
-            return self._store.sweep(needed)[1]
+            return backup_id, self._store.sweep(needed)[1]
 
     def prune(self, *, dry_run: bool = False) -> Pruned:
         """Delete the backups that the settings `backups_kept...` do not keep, and what no other one needs.

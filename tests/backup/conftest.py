@@ -90,7 +90,7 @@ def new_store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callab
 def keys_file(tmp_path: Path) -> str:
     """A file with a key."""
     path = tmp_path / "keys.toml"
-    key = base64.b64encode(os.urandom(32)).decode()
-    path.write_text(f'active = "k"\n[keys.k]\nkey = "{key}"\n')
+    key, hashed = (base64.b64encode(os.urandom(32)).decode() for _ in range(2))
+    path.write_text(f'active = "k"\nhash = "{hashed}"\n[keys.k]\nkey = "{key}"\n')
     path.chmod(0o600)
     return str(path)

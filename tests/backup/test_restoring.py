@@ -56,6 +56,17 @@ def test_a_restore_takes_back_what_came_later_and_makes_a_backup_of_it(new_store
     assert len(a.results(later)["s1"]["text"]) == 5000
 
 
+def test_sealed_rows_and_blobs_are_copied_as_they_lie(new_store: NewStore, keys_file: str) -> None:
+    a = new_store(keys_file=keys_file, encrypt="all", backup_keys_file=keys_file)
+    session = a.work("a secret", 10, 5000)
+    made = a.backups.create()
+    b = new_store("postgresql", "b", keys_file=keys_file, encrypt="all")
+    assert b.backups.restore(made.id, safety=False).blobs == 1
+    assert b.results(session) == a.results(session)
+    (blob,) = b.driver.engine.blobs.hashes()
+    assert b.driver.engine.blobs.key_of(blob) == "k"
+
+
 def test_a_dry_run_counts_and_changes_nothing(new_store: NewStore) -> None:
     a = new_store()
     a.work("one", 10)
