@@ -20,7 +20,7 @@ from ...storage.database import Database
 from .creating import BLOB_COLUMNS, blob_object
 
 NOT_TABLES = (BLOBS, STATE)
-#: Chunks that are read and unpacked while the one before is being used.
+#: Chunks that are read, checked and unpacked, in a thread, while the one before is being used.
 _AHEAD = 1
 #: Rows of a staged database that are handed over at once.
 _BATCH = 500
@@ -55,18 +55,20 @@ class Kept:
             return
         digest = Digest()
         with ThreadPoolExecutor(1, "celeriac-backup") as reader:
-            ahead: deque[Future[bytes]] = deque()
-            for place, chunk in enumerate(part.chunks):
-                while len(ahead) <= _AHEAD and place + len(ahead) < len(part.chunks):
-                    following = part.chunks[place + len(ahead)]
-                    ahead.append(reader.submit(self.store.get, following.name, self.manifest.sealed))
-                yield self._chunk(part, chunk, ahead.popleft().result(), digest)
+            ahead: deque[Future[list[Any]]] = deque()
+            for chunk in part.chunks:
+                ahead.append(reader.submit(self._chunk, part, chunk, digest))
+                if len(ahead) > _AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
         if (digest.rows, digest.size, digest.text) != (part.rows, part.size, part.digest):
             raise BackupDamaged(
                 f"backup {self.manifest.id}: {part.name} does not have the rows that its manifest names"
             )
 
-    def _chunk(self, part: Part, chunk: Chunk, data: bytes, digest: Digest) -> list[Any]:
+    def _chunk(self, part: Part, chunk: Chunk, digest: Digest) -> list[Any]:
+        data = self.store.get(chunk.name, self.manifest.sealed)
         what = f"backup {self.manifest.id}: a chunk of {part.name}"
         rows, hashes = rows_of(data, len(part.columns), digest)
         if len(data) != chunk.size or self.store.name("rows", hashes, self.manifest.naming) != chunk.name:
