@@ -16,7 +16,7 @@ from ...config.urls import for_engine
 from ...errors import BackupDamaged, BackupError, BackupNotFound, KeyMissing
 from ...storage import schema
 from ...storage.backup import tables, transfer
-from ...storage.backup.manifest import Manifest
+from ...storage.backup.manifest import Manifest, number_of
 from ...storage.backup.store import BackupStore
 from ...storage.backup.tables import Choice
 from ...storage.backup.transactions import alone
@@ -272,8 +272,23 @@ def _time_of(backup_id: str) -> float:
 
 
 def _unreadable(backup_id: str, marked: bool, problem: str) -> Backup:
-    number = int(backup_id.split("-")[1])
-    return Backup(backup_id, number, _time_of(backup_id), "?", "", "?", "?", True, "?", marked, 0, 0, 0, None, problem)
+    return Backup(
+        backup_id,
+        number_of(backup_id),
+        _time_of(backup_id),
+        "?",
+        "",
+        "?",
+        "?",
+        True,
+        "?",
+        marked,
+        0,
+        0,
+        0,
+        None,
+        problem,
+    )
 
 
 __all__ = ["Backup", "Backups", "Pruned", "Restored", "Verified"]

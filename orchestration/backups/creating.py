@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections import deque
@@ -10,11 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any, Final
 
-from ...errors import BackupError, BlobNotFound, CeleriacError
+from ...errors import BackupError, BlobNotFound, KeyMissing
 from ...storage import schema
 from ...storage.backup import tables
 from ...storage.backup.chunking import Digest, cut
-from ...storage.backup.manifest import BLOBS, FORMAT, STATE, Chunk, Manifest, Part, hash_of
+from ...storage.backup.manifest import BLOBS, FORMAT, STATE, Chunk, Manifest, Part, hash_of, number_of
 from ...storage.backup.store import BackupStore
 from ...storage.backup.transactions import alone
 from ...storage.blobs import BlobStore
@@ -32,8 +33,8 @@ BLOB_COLUMNS: Final = ("hash", "key", "bytes")
 def create(source: Source, store: BackupStore, compression: str, full: bool, label: str) -> Manifest:
     """Make a backup; gives its manifest. Nothing of it can be seen if anything is raised."""
     with store.writing():
-        before, before_hash, naming = _before(store)
-        number = before.number + 1 if before is not None else 1
+        previous, previous_hash, number = _before(store)
+        naming = _naming(store)
         started = time.time()
         backup_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started))}-{number:06d}-{secrets.token_hex(3)}"
         writer = _Writer(store, compression, naming, full)
@@ -45,9 +46,9 @@ def create(source: Source, store: BackupStore, compression: str, full: bool, lab
             format=FORMAT,
             id=backup_id,
             number=number,
-            kind="full" if full or before is None else "incremental",
-            previous=before.id if before is not None else None,
-            previous_hash=before_hash,
+            kind="full" if full or previous is None else "incremental",
+            previous=previous,
+            previous_hash=previous_hash,
             created_at=started,
             label=label,
             celeriac=version("celeriac"),
@@ -63,26 +64,25 @@ def create(source: Source, store: BackupStore, compression: str, full: bool, lab
         return manifest
 
 
-def _before(store: BackupStore) -> tuple[Manifest | None, str | None, bytes]:
-    """The newest backup with the hash of its file; and the key to name objects with: that of the newest backup that is
-    sealed as this one will be, so that what it has need not be written again.
-    """
+def _before(store: BackupStore) -> tuple[str | None, str | None, int]:
+    """Id of the newest backup, the hash of its manifest's file, and the number of the next; whether it opens or not."""
     ids = store.ids()
-    sealed = store.keyring is not None
-    naming = secrets.token_bytes(32) if sealed else b""
     if not ids:
-        return None, None, naming
-    stored = store.stored(ids[-1])
-    newest = store.opened(stored, ids[-1])
-    for backup_id in reversed(ids):
-        try:
-            found = newest if backup_id == newest.id else store.manifest(backup_id)
-        except CeleriacError:
-            continue
-        if found.sealed == sealed:
-            naming = found.naming
-            break
-    return newest, hash_of(stored), naming
+        return None, None, 1
+    return ids[-1], hash_of(store.stored(ids[-1])), number_of(ids[-1]) + 1
+
+
+def _naming(store: BackupStore) -> bytes:
+    """The key to name objects with: that of the newest backup that opens and is sealed as the next one will be, so that
+    what it has need not be written again.
+    """
+    sealed = store.keyring is not None
+    for backup_id in reversed(store.ids()):
+        with contextlib.suppress(BackupError, KeyMissing):
+            found = store.manifest(backup_id)
+            if found.sealed == sealed:
+                return found.naming
+    return secrets.token_bytes(32) if sealed else b""
 
 
 class _Writer:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...errors import BackupError
-from ...storage import schema, workers
+from ...storage import schema, steps, workers
 from ...storage.backup import tables
 from ...storage.backup.chunking import Digest, cut
 from ...storage.backup.manifest import STATE, Manifest
@@ -24,7 +24,7 @@ from .source import STATE_COLUMNS, Source, clear_state, put_state
 
 #: Epochs rise by so many over the highest that is known: claims may have been made that no table knows of any more.
 _EPOCHS: Final = 1000
-_FINAL: Final = "('done', 'failed', 'dead', 'cancelled', 'skipped')"
+_FINAL: Final = ", ".join(f"'{status}'" for status in steps.FINAL)
 
 
 @dataclass(slots=True)
@@ -148,7 +148,7 @@ def _let_old_claims_end(connection: Any, database: Database, choice: Choice, hig
     running = "status = 'running' AND lease_until IS NOT NULL"
     for statement in (
         f"UPDATE sessions SET epoch_floor = {floor} WHERE epoch_floor < {floor}{of_session}",
-        f"UPDATE steps SET epoch = {floor}, hinted_at = 0 WHERE status NOT IN {_FINAL}{of_step}",
+        f"UPDATE steps SET epoch = {floor}, hinted_at = 0 WHERE status NOT IN ({_FINAL}){of_step}",
         f"UPDATE steps SET lease_until = 0 WHERE {running}{of_step}",
     ):
         connection.execute(statement, choice.sessions)

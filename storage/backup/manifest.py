@@ -74,6 +74,11 @@ _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(Manifest)
 
 
+def number_of(backup_id: str) -> int:
+    """The number in the id of a backup."""
+    return int(backup_id.split("-")[1])
+
+
 def encode(manifest: Manifest) -> bytes:
     """As it is kept."""
     return _ENCODER.encode(manifest)

@@ -29,7 +29,7 @@ from typing import Final
 from ...errors import BackupDamaged, BackupError, BackupNotFound, StorageError
 from ..keys.sealing import KeyRing, is_sealed
 from . import wrapping
-from .manifest import ID, Manifest, decode, encode, hash_of
+from .manifest import ID, Manifest, decode, encode, hash_of, number_of
 
 #: Largest manifest, in bytes: that of some terabytes.
 MOST_MANIFEST: Final = 1 << 28
@@ -247,8 +247,8 @@ class BackupStore:
         return count, size
 
 
-def _place(backup_id: str) -> tuple[str, str]:
-    return backup_id.split("-")[1], backup_id
+def _place(backup_id: str) -> tuple[int, str]:
+    return number_of(backup_id), backup_id
 
 
 @contextlib.contextmanager

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from celeriac.errors import BackupDamaged, BackupError
+from celeriac.errors import BackupDamaged, BackupError, StorageError
+from celeriac.storage.backup import store
 from celeriac.storage.backup.chunking import Digest, cut
 from celeriac.storage.backup.transactions import alone
 
@@ -118,6 +121,46 @@ def test_keyed_state_that_lives_elsewhere_is_included(
     assert backend.keys(scope) == ["key"]
     assert backend.get(scope, ["key"])["key"].body == b'{"v":1}'
     a.driver.engine.state.close()
+
+
+def test_a_damaged_backup_keeps_none_from_being_made(new_store: NewStore) -> None:
+    a = new_store()
+    session = a.work("one", 10, 5000)
+    first = a.backups.create()
+    (a.backups.folder / f"{first.id}.backup").write_bytes(b"nothing")
+    second = a.backups.create()
+    assert (second.number, second.previous) == (2, first.id)
+    assert [one.problem is None for one in a.backups.list()] == [False, True]
+    a.backups.restore(second.id)
+    assert len(a.results(session)["s1"]["text"]) == 5000
+
+
+def test_a_disk_that_is_full_at_any_write_leaves_no_half_backup(
+    new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = new_store()
+    a.work("one", 10, 5000)
+    write = store._write
+    broken, made = 0, None
+    for nth in range(1, 100):
+        writes = itertools.count(1)
+
+        def refuse(path: Path, data: bytes, nth: int = nth, writes: Iterator[int] = writes) -> None:
+            if next(writes) == nth:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(path, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "_write", refuse)
+            try:
+                made = a.backups.create(full=True)
+                break
+            except StorageError as fault:
+                assert "No space left" in str(fault)
+                broken += 1
+        assert a.backups.list() == []
+    assert broken > 10 and made is not None
+    assert a.backups.verify(made.id).ok
 
 
 def test_a_blob_that_is_gone_is_named(new_store: NewStore) -> None:
