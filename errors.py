@@ -35,6 +35,18 @@ class QuotaExceeded(CeleriacError):
     """A session or a user has as much as the settings allow. Never retried."""
 
 
+class BackupError(CeleriacError):
+    """A backup cannot be made, read or restored as asked; nothing was changed."""
+
+
+class BackupNotFound(BackupError):
+    """No backup with that id."""
+
+
+class BackupDamaged(BackupError):
+    """A piece of a backup is missing or was changed; nothing was restored."""
+
+
 class KeyMissing(CeleriacError):
     """A key that is needed is not in the key ring, or is another one than the object was sealed with."""
 

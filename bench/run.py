@@ -1,7 +1,8 @@
 """`make bench`: durable steps per second beside bare Celery, on this machine, in this run; latencies, memory, growth.
 
     python bench/run.py [--rounds 5] [--without-postgresql]
-                        [--only steps,latency,peers,calls,growth,checkpoints,state,history,cache,guard]
+                        [--only steps,latency,peers,calls,growth,checkpoints,state,history,cache,guard,backup]
+                        [--backup-megabytes 200]
 
 Rounds of the systems alternate, so that a slow moment of the machine hits all of them; medians and their ratios are
 printed. Bare Celery keeps its results in the same Redis; every step of Celeriac is committed with fsync.
@@ -31,7 +32,10 @@ def main() -> None:
     """Run what was asked for, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="steps,latency,peers,calls,growth,checkpoints,state,history,cache,guard")
+    parser.add_argument(
+        "--only", default="steps,latency,peers,calls,growth,checkpoints,state,history,cache,guard,backup"
+    )
+    parser.add_argument("--backup-megabytes", type=int, default=200)
     parser.add_argument("--without-postgresql", action="store_true")
     options = parser.parse_args()
     wanted = options.only.split(",")
@@ -83,6 +87,10 @@ def main() -> None:
             from cache import measure as cached
 
             cached(base, options.rounds)
+        if "backup" in wanted:
+            from backup import measure as backed_up
+
+            backed_up(base, options.backup_megabytes, postgresql=not options.without_postgresql)
 
 
 if __name__ == "__main__":

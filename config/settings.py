@@ -191,6 +191,23 @@ class Settings(BaseModel):
         description="What is sealed where there are keys: sensitive state, cached results and fields of rules; or all"
         " that users' data can be in."
     )
+    backups_dir: str = Field(description="Folder of backups. Empty: backups in data_dir; better one on another disk.")
+    backup_keys_file: str = Field(
+        description="File of keys for backups. Empty: they are sealed with those of keys_file or CELERIAC_KEYS."
+    )
+    backups_kept: Annotated[int, Field(ge=1)] = Field(description="Newest backups that pruning keeps.")
+    backups_kept_days: Annotated[float, Field(gt=0)] = Field(
+        description="Days after which pruning deletes a backup, though it is among the newest."
+    )
+    backups_kept_least: Annotated[int, Field(ge=1)] = Field(
+        description="Newest backups that pruning keeps whatever their age."
+    )
+    backups_kept_daily: Annotated[int, Field(ge=0)] = Field(
+        description="Days, of those that have backups, whose last one pruning keeps."
+    )
+    backups_kept_weekly: Annotated[int, Field(ge=0)] = Field(description="Weeks whose last backup pruning keeps.")
+    backups_kept_monthly: Annotated[int, Field(ge=0)] = Field(description="Months whose last backup pruning keeps.")
+
     guard_rules: str | dict[str, Any] = Field(
         description="What is taken out of values and texts: a table or a TOML file. Empty: secrets in errors and logs."
     )

@@ -30,6 +30,8 @@ COMMANDS = {
     "keys": "keys:keys",
     "grants": "grants:grants",
     "db": "db:db",
+    "backup": "backup:backup",
+    "move": "backup:move",
     "doctor": "doctor:doctor",
 }
 

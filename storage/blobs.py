@@ -91,6 +91,23 @@ class BlobStore:
             except FileNotFoundError:
                 raise BlobNotFound(f"no blob {name}") from None
 
+    def stored(self, name: str) -> bytes:
+        """The file of a blob as it lies there, plain or sealed; its content is not checked. Raises as `get`."""
+        return self._start(name, self._most())
+
+    def put_stored(self, name: str, stored: bytes) -> None:
+        """Put a blob back as `stored` gave it, unless it is there and sound. Raises BlobDamaged for a plain one whose
+        content is not that of its name, and StorageError.
+        """
+        if not stored.startswith(_SEALED):
+            self._content(stored, name)
+        path = self._path(name)
+        with _explained(f"blob {name} cannot be written"):
+            self._make_folders(path.parent)
+            if not (self._holds(path, name) and _touched(path)):
+                _write_whole(path, stored)
+            _sync_folder(path.parent)
+
     def key_of(self, name: str) -> str | None:
         """The id of the key that a blob is sealed with; None for a plain one. Raises as `get`."""
         stored = self._start(name, _HEADER.size + _SEAL_BYTES)
@@ -195,7 +212,9 @@ class BlobStore:
         return True
 
     def _read(self, path: Path, name: str) -> bytes:
-        stored = _read_file(path, self._most())
+        return self._content(_read_file(path, self._most()), name)
+
+    def _content(self, stored: bytes, name: str) -> bytes:
         size = self._content_size(stored, name)
         codec, packed = None, memoryview(stored)[_HEADER.size :]
         if stored.startswith(_SEALED):

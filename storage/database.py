@@ -7,7 +7,6 @@ execution layer costs about as much again as the whole transaction (feasibility:
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from fcntl import LOCK_UN, flock
@@ -21,23 +20,16 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Float
 
-from ..errors import StorageError
 from . import sqlite
 from .connections import Changes, Connections, Glance
 from .faults import point
 from .keys.codec import Codec, Seals
+from .retries import Tries, UnknownCommit, is_of_driver, was_refused
 
 logger = logging.getLogger("celeriac.database")
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-
-#: How long a transaction is tried again after busy, deadlock or a lost connection, in seconds.
-RETRY_SECONDS = 30.0
-#: SQLSTATE classes worth another try: connection (08), rollback (40: serialization, deadlock), shutdown (57P).
-_RETRY_STATES = ("08", "40", "57P", "53300")
-#: When two transactions wrote the same key at once, the work is tried so many times: it may look first, then insert.
-_CLASHES = 3
 
 
 class now(FunctionElement[float]):
@@ -181,10 +173,6 @@ class Transaction(Seals):
 _NOW = Query(select(now()))
 
 
-class _UnknownCommit(Exception):
-    """COMMIT raised: the transaction may or may not be in."""
-
-
 class Database:
     """Access to one database URL, safe across threads and forks.
 
@@ -211,6 +199,11 @@ class Database:
     def engine(self) -> Engine:
         """SQLAlchemy's engine of this process, for what is not hot: the schema and its migrations."""
         return self._connections.engine
+
+    @property
+    def connections(self) -> Connections:
+        """The driver's connections of this process, for transactions that are not short."""
+        return self._connections
 
     @property
     def shown(self) -> str:
@@ -242,7 +235,7 @@ class Database:
             try:
                 return look.value(**values)
             except Exception as fault:
-                if not _is_of_driver(fault):
+                if not is_of_driver(fault):
                     raise
                 look.close()
                 return self.read(lambda tx: tx.value(query, **values))  # tries again, and says what is wrong
@@ -274,7 +267,7 @@ class Database:
                 result, after = self._attempt(work if tries is None else ask_first, True, synced or not self._can_lag)
                 break
             except Exception as fault:
-                tries = tries or _Tries(began)
+                tries = tries or Tries(began)
                 tries.failed(fault)
         for call in after:
             try:
@@ -290,7 +283,7 @@ class Database:
             try:
                 return self._attempt(work, False, True)[0]
             except Exception as fault:
-                tries = tries or _Tries(began)
+                tries = tries or Tries(began)
                 tries.failed(fault)
 
     def _attempt(
@@ -333,9 +326,9 @@ class Database:
                 else:
                     self._commit(cursor)
             except Exception as fault:
-                if _was_refused(fault):
+                if was_refused(fault):
                     raise
-                raise _UnknownCommit from fault
+                raise UnknownCommit from fault
             clean = True
             return result, transaction.after_commit
         finally:
@@ -345,60 +338,6 @@ class Database:
                 self._connections.give(connection)
             else:
                 self._connections.discard(connection)
-
-
-class _Tries:
-    """How often a transaction has failed, and whether it is worth another try."""
-
-    def __init__(self, began: float) -> None:
-        self._deadline = began + RETRY_SECONDS
-        self.count = 0
-        self._clashes = 0
-
-    def failed(self, fault: Exception) -> None:
-        """Wait a little before the next try; or raise what ends them."""
-        cause = fault.__cause__ or fault if isinstance(fault, _UnknownCommit) else fault
-        original: BaseException = getattr(cause, "orig", None) or cause
-        in_doubt = isinstance(fault, _UnknownCommit)
-        if not (in_doubt or _is_of_driver(original)):
-            raise fault
-        self.count += 1
-        clash = _is_clash(original)
-        self._clashes += clash
-        if clash and self._clashes >= _CLASHES or not (clash or in_doubt or _is_passing(original)):
-            raise StorageError(f"the database refused: {type(original).__name__}: {original}") from original
-        if time.monotonic() > self._deadline:
-            raise StorageError(
-                f"the database did not take the transaction in {RETRY_SECONDS:g} s: {original}"
-            ) from original
-        time.sleep(random.uniform(0.2, 1.0) * min(0.002 * 2**self.count, 1.0))
-
-
-def _is_of_driver(fault: BaseException) -> bool:
-    return type(fault).__module__.startswith(("sqlite3", "pysqlite3", "psycopg", "sqlalchemy"))
-
-
-def _is_clash(fault: BaseException) -> bool:
-    if getattr(fault, "sqlstate", None) == "23505":
-        return True
-    return type(fault).__name__ == "IntegrityError" and "UNIQUE constraint" in str(fault)
-
-
-def _is_passing(fault: BaseException) -> bool:
-    """Whether the fault is one that goes away: busy, deadlock, a lost or refused connection, a server that restarts."""
-    name = type(fault).__name__
-    if type(fault).__module__.startswith(("sqlite3", "pysqlite3")):
-        return name == "OperationalError" and any(word in str(fault) for word in ("locked", "busy"))
-    state = getattr(fault, "sqlstate", None)
-    if state is not None:
-        return str(state).startswith(_RETRY_STATES)
-    return name in ("OperationalError", "InterfaceError", "ConnectionTimeout")
-
-
-def _was_refused(fault: Exception) -> bool:
-    """Whether the server itself said no to a statement: then nothing of the transaction is in."""
-    state = getattr(fault, "sqlstate", None)
-    return state is not None and not str(state).startswith(("08", "57P"))
 
 
 def _commit(cursor: Any) -> None:

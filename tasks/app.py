@@ -20,6 +20,7 @@ from celery import Celery
 from ..config import Settings
 from ..orchestration import sweeping
 from ..orchestration.agents import Registry, registry
+from ..orchestration.backups.backups import Backups
 from ..orchestration.cache import ResultCache
 from ..orchestration.cache.door import CallersCache
 from ..orchestration.cache.sharing import StepCache
@@ -163,6 +164,11 @@ class Celeriac:
         """The cache of agents' results, shared by all processes of this database."""
         self.prepare()
         return self._cache if self._is_plain else self._acting(self._engine.caller).cache
+
+    @property
+    def backups(self) -> Backups:
+        """Backups of all there is, of all tenants. Raises AccessDenied without admin on everything."""
+        return Backups(self.engine, self.engine.caller)
 
     def research(self, question: str, folders: Sequence[str | Path], *, out: str | Path, **more: Any) -> Session:
         """Start the built-in research job, and do not wait for it; as `Acting.research`."""

@@ -95,6 +95,12 @@ class KeyRing:
         """Whether there is a key to hash with."""
         return self._hash_key is not None
 
+    @property
+    def public(self) -> Keys | None:
+        """What can lie beside what is sealed: how keys are made from a passphrase. None where the active one is not."""
+        derived = {key_id: one for key_id, one in self._keys.secrets.items() if isinstance(one, keyfile.Derived)}
+        return Keys(self._keys.active, dict(derived)) if self._keys.active in derived else None
+
     def fingerprint(self, key_id: str) -> str:
         """A short digest of a key, to tell keys apart; it does not give the key away. Raises KeyMissing."""
         return self._key(key_id).header[-_FINGERPRINT:].hex()

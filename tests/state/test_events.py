@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from celeriac.errors import BlobNotFound, StorageError
 from celeriac.orchestration.state.classes import Values
 from celeriac.orchestration.state.state import State
-from celeriac.storage import database as databases
-from celeriac.storage import results, schema
+from celeriac.storage import results, retries, schema
 from celeriac.storage.blobs import BlobStore
 from celeriac.storage.database import Database, Query
 from celeriac.storage.keys.sealing import KeyRing
@@ -153,7 +152,7 @@ def _broken() -> Exception:
 def test_a_change_that_fails_leaves_neither_value_nor_event(
     database: Database, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(databases, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(retries, "RETRY_SECONDS", 0.05)
 
     def commit(cursor: Any) -> None:
         cursor.execute("ROLLBACK")

@@ -1,0 +1,1 @@
+"""Backups: made while work goes on, checked, restored into this or another database, and let go in time."""

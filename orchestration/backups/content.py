@@ -1,0 +1,187 @@
+"""Reading a backup: every piece is checked before anything is made of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...errors import BackupDamaged, BackupError, CeleriacError, StorageError
+from ...storage import schema
+from ...storage.backup import tables
+from ...storage.backup.chunking import Digest, rows_of
+from ...storage.backup.manifest import BLOBS, STATE, Chunk, Manifest, Part, hash_of
+from ...storage.backup.store import BackupStore
+from ...storage.backup.transactions import alone
+from ...storage.database import Database
+from .creating import BLOB_COLUMNS, blob_object
+
+NOT_TABLES = (BLOBS, STATE)
+#: Chunks that are read, checked and unpacked, in a thread, while the one before is being used.
+_AHEAD = 1
+#: Rows of a staged database that are handed over at once.
+_BATCH = 500
+
+
+class Content(Protocol):
+    """The rows of a backup, table by table."""
+
+    def columns(self, table: str) -> tuple[str, ...] | None:
+        """The columns of a table; None where the backup has no such table."""
+
+    def rows(self, table: str) -> Iterator[list[Any]]:
+        """The rows of a table, some at a time. Raises BackupDamaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A backup as it lies there."""
+
+    store: BackupStore
+    manifest: Manifest
+
+    def columns(self, table: str) -> tuple[str, ...] | None:
+        """The columns of a table; None where the backup has no such table."""
+        part = self.manifest.part(table)
+        return part.columns if part is not None else None
+
+    def rows(self, table: str) -> Iterator[list[Any]]:
+        """The rows of a part, a chunk at a time. Raises BackupDamaged, at the latest after the last one."""
+        part = self.manifest.part(table)
+        if part is None:
+            return
+        digest = Digest()
+        with ThreadPoolExecutor(1, "celeriac-backup") as reader:
+            ahead: deque[Future[list[Any]]] = deque()
+            for chunk in part.chunks:
+                ahead.append(reader.submit(self._chunk, part, chunk, digest))
+                if len(ahead) > _AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        if (digest.rows, digest.size, digest.text) != (part.rows, part.size, part.digest):
+            raise BackupDamaged(
+                f"backup {self.manifest.id}: {part.name} does not have the rows that its manifest names"
+            )
+
+    def _chunk(self, part: Part, chunk: Chunk, digest: Digest) -> list[Any]:
+        data = self.store.get(chunk.name, self.manifest.sealed)
+        what = f"backup {self.manifest.id}: a chunk of {part.name}"
+        rows, hashes = rows_of(data, len(part.columns), digest)
+        if len(data) != chunk.size or self.store.name("rows", hashes, self.manifest.naming) != chunk.name:
+            raise BackupDamaged(f"{what} is another one than its manifest names")
+        if len(rows) != chunk.rows:
+            raise BackupDamaged(f"{what} has {len(rows)} rows, its manifest names {chunk.rows}")
+        return rows
+
+    def blobs(self) -> Iterator[tuple[str, str]]:
+        """Name of every blob, and the id of the key that it is sealed with (or nothing)."""
+        part = self.manifest.part(BLOBS)
+        if part is None or part.columns != BLOB_COLUMNS:
+            raise BackupDamaged(f"backup {self.manifest.id} has no list of blobs")
+        for rows in self.rows(BLOBS):
+            yield from ((name, key) for name, key, _ in rows)
+
+    def objects(self) -> Iterator[str]:
+        """The names of all objects that the backup needs."""
+        for part in self.manifest.parts:
+            yield from (chunk.name for chunk in part.chunks)
+        for name, key in self.blobs():
+            yield blob_object(self.store, self.manifest.naming, name, key)
+
+    def blob(self, name: str, key: str) -> bytes:
+        """A blob as it lay there. Raises BackupDamaged."""
+        return self.store.get(blob_object(self.store, self.manifest.naming, name, key), self.manifest.sealed)
+
+
+@dataclass(slots=True)
+class Verified:
+    """What a look at all of a backup found. `chain`: first, whole, or gone (the backup before it was deleted)."""
+
+    id: str
+    objects: int = 0
+    size: int = 0
+    chain: str = "first"
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the backup can be restored."""
+        return not self.problems
+
+
+def verify(store: BackupStore, backup_id: str) -> Verified:
+    """Read and check all of a backup. Raises BackupNotFound, and KeyMissing where a key is not known."""
+    found = Verified(backup_id)
+    with store.reading():
+        try:
+            kept = Kept(store, store.manifest(backup_id))
+            found.chain = _chain(store, kept.manifest)
+            for part in kept.manifest.parts:
+                for rows in kept.rows(part.name):
+                    del rows
+                found.objects += len(part.chunks)
+                found.size += part.size
+            for name, key in kept.blobs():
+                found.size += len(kept.blob(name, key))
+                found.objects += 1
+        except (BackupDamaged, StorageError) as fault:
+            found.problems.append(str(fault))
+    return found
+
+
+def _chain(store: BackupStore, manifest: Manifest) -> str:
+    if manifest.previous is None:
+        return "first"
+    if manifest.previous not in store.ids():
+        return "gone"
+    if hash_of(store.stored(manifest.previous)) != manifest.previous_hash:
+        raise BackupDamaged(
+            f"backup {manifest.id} was made after another {manifest.previous} than the one that is there: "
+            "that one was replaced or damaged"
+        )
+    return "whole"
+
+
+class Staged:
+    """A backup of an older schema, brought to the present one in a database of its own, in a temporary folder."""
+
+    def __init__(self, kept: Kept, folder: Path) -> None:
+        self._database = Database(f"sqlite:///{folder / 'staged.db'}")
+        manifest = kept.manifest
+        try:
+            schema.upgrade(self._database, manifest.revision)
+        except CeleriacError as fault:
+            raise BackupError(
+                f"backup {manifest.id} is of schema revision {manifest.revision}, which this Celeriac (revision "
+                f"{schema.HEAD}) does not know: {fault}"
+            ) from None
+        with alone(self._database, write=True) as connection:
+            for part in kept.manifest.parts:
+                if part.name not in NOT_TABLES:
+                    for rows in kept.rows(part.name):
+                        tables.insert(connection, self._database.dialect, part.name, part.columns, rows)
+        schema.upgrade(self._database)
+        self._tables = {table.name: table for table in tables.tables()}
+
+    def columns(self, table: str) -> tuple[str, ...] | None:
+        """The columns of a table; None where there is no such table."""
+        return tables.columns(self._tables[table]) if table in self._tables else None
+
+    def rows(self, table: str) -> Iterator[list[Any]]:
+        """The rows of a table, some at a time."""
+        batch: list[Any] = []
+        with alone(self._database) as connection:
+            for row in tables.stream(connection, self._database.dialect, self._tables[table]):
+                batch.append(row)
+                if len(batch) >= _BATCH:
+                    yield batch
+                    batch = []
+        yield batch
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.dispose()

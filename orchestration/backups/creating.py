@@ -1,0 +1,171 @@
+"""Making a backup: one snapshot, read once, in pieces of some megabytes."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
+from typing import Any, Final
+
+from ...errors import BackupError, BlobNotFound, KeyMissing
+from ...storage import schema
+from ...storage.backup import tables
+from ...storage.backup.chunking import Digest, cut
+from ...storage.backup.manifest import BLOBS, FORMAT, STATE, Chunk, Manifest, Part, hash_of, number_of
+from ...storage.backup.store import BackupStore
+from ...storage.backup.transactions import alone
+from ...storage.blobs import BlobStore
+from .source import STATE_COLUMNS, Source, state_rows
+
+#: A blob that a row of the snapshot names may be deleted before it is read: then a new snapshot is taken, so often.
+_SNAPSHOTS: Final = 3
+#: Objects that are compressed and written at once, and that may wait for it.
+_THREADS: Final = 2
+_WAITING: Final = 4
+#: Name, the id of the key that it is sealed with (or nothing), bytes of its content.
+BLOB_COLUMNS: Final = ("hash", "key", "bytes")
+
+
+def create(source: Source, store: BackupStore, compression: str, full: bool, label: str) -> Manifest:
+    """Make a backup; gives its manifest. Nothing of it can be seen if anything is raised."""
+    with store.writing():
+        previous, previous_hash, number = _before(store)
+        naming = _naming(store)
+        started = time.time()
+        backup_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started))}-{number:06d}-{secrets.token_hex(3)}"
+        writer = _Writer(store, compression, naming, full)
+        try:
+            parts = _parts(source, writer)
+        finally:
+            writer.close()
+        manifest = Manifest(
+            format=FORMAT,
+            id=backup_id,
+            number=number,
+            kind="full" if full or previous is None else "incremental",
+            previous=previous,
+            previous_hash=previous_hash,
+            created_at=started,
+            label=label,
+            celeriac=version("celeriac"),
+            revision=schema.HEAD,
+            database=source.kind,
+            compression=compression,
+            sealed=store.keyring is not None,
+            naming=naming,
+            parts=tuple(parts),
+            written=writer.written,
+        )
+        store.publish(manifest)
+        return manifest
+
+
+def _before(store: BackupStore) -> tuple[str | None, str | None, int]:
+    """Id of the newest backup, the hash of its manifest's file, and the number of the next; whether it opens or not."""
+    ids = store.ids()
+    if not ids:
+        return None, None, 1
+    return ids[-1], hash_of(store.stored(ids[-1])), number_of(ids[-1]) + 1
+
+
+def _naming(store: BackupStore) -> bytes:
+    """The key to name objects with: that of the newest backup that opens and is sealed as the next one will be, so that
+    what it has need not be written again.
+    """
+    sealed = store.keyring is not None
+    for backup_id in reversed(store.ids()):
+        with contextlib.suppress(BackupError, KeyMissing):
+            found = store.manifest(backup_id)
+            if found.sealed == sealed:
+                return found.naming
+    return secrets.token_bytes(32) if sealed else b""
+
+
+class _Writer:
+    """Puts objects that are not there yet, in threads of its own: compression and the disk wait for each other."""
+
+    def __init__(self, store: BackupStore, compression: str, naming: bytes, full: bool) -> None:
+        self.store, self.compression, self.naming, self.full = store, compression, naming, full
+        self.written = 0
+        self._threads = ThreadPoolExecutor(_THREADS, "celeriac-backup")
+        self._waiting: deque[Future[int]] = deque()
+        self._put: set[str] = set()
+
+    def rows(self, hashes: bytes, data: bytes) -> str:
+        """Put a chunk of rows with these hashes; gives its name."""
+        name = self.store.name("rows", hashes, self.naming)
+        if name not in self._put and (self.full or not self.store.has(name)):
+            self._put.add(name)
+            self._later(name, data, self.compression)
+        return name
+
+    def blob(self, blobs: BlobStore, name: str, key: str) -> None:
+        """Put a blob as it lies there unless it is there already. Raises BlobNotFound."""
+        found = blob_object(self.store, self.naming, name, key)
+        if self.full or not self.store.has(found):
+            self._later(found, blobs.stored(name), "none")  # it is compressed, and maybe sealed
+
+    def _later(self, name: str, data: bytes, compression: str) -> None:
+        self._waiting.append(self._threads.submit(self.store.put, name, data, compression))
+        while len(self._waiting) > _WAITING:
+            self.written += self._waiting.popleft().result()
+
+    def finish(self) -> None:
+        """Wait until all is written. Raises StorageError."""
+        while self._waiting:
+            self.written += self._waiting.popleft().result()
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+
+def _parts(source: Source, writer: _Writer) -> list[Part]:
+    for last in (False,) * (_SNAPSHOTS - 1) + (True,):
+        try:
+            parts = _of_snapshot(source, writer)
+            break
+        except BlobNotFound as fault:
+            if last:
+                raise BackupError(f"a row refers to a blob that is not there: {fault}") from fault
+    if source.backend is not None:
+        parts.append(_part(STATE, STATE_COLUMNS, state_rows(source.backend), writer))
+    writer.finish()
+    return parts
+
+
+def _of_snapshot(source: Source, writer: _Writer) -> list[Part]:
+    dialect = source.database.dialect
+    with alone(source.database) as connection:
+        # Blobs first: what a row of the snapshot names may be deleted meanwhile.
+        parts = [_part(BLOBS, BLOB_COLUMNS, _blobs(source, connection, writer), writer)]
+        for table in tables.tables():
+            rows = tables.stream(connection, dialect, table)
+            parts.append(_part(str(table.name), tables.columns(table), rows, writer))
+    return parts
+
+
+def _blobs(source: Source, connection: Any, writer: _Writer) -> Iterator[tuple[str, str, int]]:
+    for name, needed in tables.referred_blobs(connection, source.database.dialect):
+        try:
+            key = source.blobs.key_of(name) or ""
+            writer.blob(source.blobs, name, key)
+            yield name, key, source.blobs.size(name)
+        except BlobNotFound:
+            if needed:
+                raise
+
+
+def _part(name: str, columns: tuple[str, ...], rows: Iterable[Any], writer: _Writer) -> Part:
+    digest = Digest()
+    chunks = [Chunk(writer.rows(hashes, data), count, len(data)) for count, hashes, data in cut(rows, digest)]
+    return Part(name, columns, digest.rows, digest.size, digest.text, tuple(chunks))
+
+
+def blob_object(store: BackupStore, naming: bytes, name: str, key: str) -> str:
+    """The name of the object that holds a blob: another one when it was sealed anew under another key."""
+    return store.name("blob", f"{name} {key}".encode(), naming)

@@ -1,0 +1,226 @@
+"""Putting a backup back: in one transaction, so that all of it is in or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ...errors import BackupError
+from ...storage import schema, steps, workers
+from ...storage.backup import tables
+from ...storage.backup.chunking import Digest, cut
+from ...storage.backup.manifest import STATE, Manifest
+from ...storage.backup.store import BackupStore
+from ...storage.backup.tables import Choice
+from ...storage.backup.transactions import alone
+from ...storage.database import Database
+from ...storage.presence import Presence
+from .content import Content, Kept, Staged
+from .source import STATE_COLUMNS, Source, clear_state, put_state
+
+#: Epochs rise by so many over the highest that is known: claims may have been made that no table knows of any more.
+_EPOCHS: Final = 1000
+_FINAL: Final = ", ".join(f"'{status}'" for status in steps.FINAL)
+
+
+@dataclass(slots=True)
+class Restored:
+    """What was restored, or (a dry run) would be: rows by table, blobs, values of keyed state that lives elsewhere.
+
+    `safety`: the backup of what was there before, where one was made.
+    """
+
+    id: str
+    rows: dict[str, int] = field(default_factory=dict)
+    blobs: int = 0
+    state: int = 0
+    dry_run: bool = False
+    safety: str | None = None
+
+
+def at_work(database: Database, presence: Presence) -> list[str]:
+    """The names of the workers that were seen of late, and are not known to be dead."""
+    moment, found = database.read(lambda tx: (tx.now(), workers.listing(tx)))
+    return [
+        one["name"] for one in found if one["seen_at"] > moment - workers.SILENT and not presence.is_dead(one["id"])
+    ]
+
+
+def restore(
+    source: Source, store: BackupStore, manifest: Manifest, choice: Choice, dry_run: bool, recheck: bool = False
+) -> Restored:
+    """Replace what is there by what the backup has, as far as it is chosen. Raises BackupDamaged; then nothing has
+    changed. `recheck`: read all rows back and compare them before the commit.
+    """
+    kept = Kept(store, manifest)
+    result = Restored(manifest.id, dry_run=dry_run)
+    with store.reading(), _content(kept) as content:
+        if dry_run:
+            _count(kept, content, choice, result)
+            return result
+        for _ in kept.rows(STATE):  # it is written after the commit: what is damaged has to be seen before
+            pass
+        needed = _needed_blobs(content, choice)
+        _put_blobs(kept, source, needed, result)
+        with alone(source.database, write=True) as connection:
+            highest = _highest_epoch(connection)
+            _replace(connection, source.database, content, choice, needed, result)
+            if recheck:
+                _compare(connection, source.database, content, manifest)
+            _let_old_claims_end(connection, source.database, choice, highest)
+        _put_state(kept, source, choice, result)
+    return result
+
+
+@contextlib.contextmanager
+def _content(kept: Kept) -> Iterator[Content]:
+    if kept.manifest.revision == schema.HEAD:
+        yield kept
+        return
+    with tempfile.TemporaryDirectory(prefix="celeriac-restore-") as folder:
+        staged = Staged(kept, Path(folder))
+        try:
+            yield staged
+        finally:
+            staged.close()
+
+
+def _chosen(content: Content, choice: Choice, table: str) -> Iterator[list[Any]]:
+    """The chosen rows of a table."""
+    columns = content.columns(table)
+    if columns is None:
+        return
+    if choice.is_all:
+        yield from content.rows(table)
+        return
+    chosen = choice.of(table, columns)
+    if chosen is None:
+        return
+    place = columns.index(chosen.column)
+    for rows in content.rows(table):
+        if wanted := [row for row in rows if chosen.has(row[place])]:
+            yield wanted
+
+
+def _replace(
+    connection: Any, database: Database, content: Content, choice: Choice, needed: set[str] | None, result: Restored
+) -> None:
+    """Delete the chosen rows that are there, and add those of the backup."""
+    dialect = database.dialect
+    for table in tables.tables():
+        tables.clear(connection, dialect, table, choice)
+        count = 0
+        for rows in _chosen(content, choice, table.name):
+            columns = content.columns(table.name) or ()
+            tables.insert(connection, dialect, table.name, columns, rows)
+            count += len(rows)
+        if count:
+            result.rows[table.name] = count
+    if needed:
+        columns = content.columns("blobs") or ()
+        for rows in content.rows("blobs"):
+            wanted = [row for row in rows if row[columns.index("hash")] in needed]
+            tables.insert_missing(connection, dialect, "blobs", columns, wanted)
+    tables.continue_numbers(connection, dialect)
+    if choice.sessions and result.rows.get("sessions", 0) < len(choice.sessions):
+        raise BackupError(f"backup {result.id} has not all of the sessions {', '.join(choice.sessions)}")
+
+
+def _highest_epoch(connection: Any) -> int:
+    found = [
+        connection.execute(f"SELECT coalesce(max({column}), 0) FROM {table}").fetchone()[0]
+        for column, table in (("epoch", "steps"), ("epoch_floor", "sessions"))
+    ]
+    return int(max(found))
+
+
+def _let_old_claims_end(connection: Any, database: Database, choice: Choice, highest: int) -> None:
+    """Raise epochs, so that no claim from before can write; what was running is taken back by the next sweep."""
+    if choice.scopes and not choice.sessions:
+        return
+    floor = max(highest, _highest_epoch(connection)) + _EPOCHS
+    mark = ", ".join(["?" if database.is_sqlite else "%s"] * len(choice.sessions))
+    of_session, of_step = (f" AND {name} IN ({mark})" if mark else "" for name in ("id", "session_id"))
+    running = "status = 'running' AND lease_until IS NOT NULL"
+    for statement in (
+        f"UPDATE sessions SET epoch_floor = {floor} WHERE epoch_floor < {floor}{of_session}",
+        f"UPDATE steps SET epoch = {floor}, hinted_at = 0 WHERE status NOT IN ({_FINAL}){of_step}",
+        f"UPDATE steps SET lease_until = 0 WHERE {running}{of_step}",
+    ):
+        connection.execute(statement, choice.sessions)
+    if choice.is_all:
+        # Copies in Redis are kept under this name: another one is made, and they are not found again.
+        connection.execute("DELETE FROM cache_cutoffs WHERE kind = 'name'")
+
+
+def _compare(connection: Any, database: Database, content: Content, manifest: Manifest) -> None:
+    """Read all rows back. Raises BackupError for a table whose rows are not those of the backup."""
+    for table in tables.tables():
+        expected, found = Digest(), Digest()
+        part = manifest.part(table.name)
+        if manifest.revision == schema.HEAD and part is not None:
+            wanted = (part.rows, part.digest)
+        else:
+            _drain(cut((row for rows in content.rows(table.name) for row in rows), expected))
+            wanted = (expected.rows, expected.text)
+        _drain(cut(tables.stream(connection, database.dialect, table), found))
+        if (found.rows, found.text) != wanted:
+            raise BackupError(
+                f"{table.name} has {found.rows:,} rows with the hash {found.text} where it was moved to, "
+                f"expected: {wanted[0]:,} with {wanted[1]}; nothing was moved"
+            )
+
+
+def _drain(chunks: Iterator[object]) -> None:
+    for _ in chunks:
+        pass
+
+
+def _needed_blobs(content: Content, choice: Choice) -> set[str] | None:
+    """The hashes of the blobs that the chosen rows refer to; None: all."""
+    if choice.is_all:
+        return None
+    needed = set()
+    for table in tables.tables():
+        if "blob" in (columns := content.columns(table.name) or ()):
+            place = columns.index("blob")
+            needed |= {row[place] for rows in _chosen(content, choice, table.name) for row in rows}
+    return needed
+
+
+def _put_blobs(kept: Kept, source: Source, needed: set[str] | None, result: Restored) -> None:
+    """Blobs come before the rows that name them; where the rows then do not come, nothing refers to them."""
+    for name, key in kept.blobs():
+        if needed is None or name in needed:
+            source.blobs.put_stored(name, kept.blob(name, key))
+            result.blobs += 1
+
+
+def _put_state(kept: Kept, source: Source, choice: Choice, result: Restored) -> None:
+    """Keyed state that lives elsewhere: after the rows are in, in writes of its own."""
+    if source.backend is None or kept.columns(STATE) != STATE_COLUMNS or (choice.sessions and not choice.scopes):
+        return
+    clear_state(source.backend, choice.scopes)
+    for rows in kept.rows(STATE):
+        wanted = [row for row in rows if not choice.scopes or row[0] in choice.scopes]
+        put_state(source.backend, wanted)
+        result.state += len(wanted)
+
+
+def _count(kept: Kept, content: Content, choice: Choice, result: Restored) -> None:
+    """Read and check all that would be restored."""
+    for table in tables.tables():
+        if count := sum(len(rows) for rows in _chosen(content, choice, table.name)):
+            result.rows[table.name] = count
+    needed = _needed_blobs(content, choice)
+    for name, key in kept.blobs():
+        if needed is None or name in needed:
+            kept.blob(name, key)
+            result.blobs += 1
+    if not choice.sessions or choice.scopes:
+        state = (row for rows in kept.rows(STATE) for row in rows)
+        result.state = sum(not choice.scopes or row[0] in choice.scopes for row in state)

@@ -1,0 +1,173 @@
+"""Tables as streams of rows, from the declared metadata: what is declared is backed up, whoever declares it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Column, Table, Text, func, literal_column, select, union_all
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.sql.schema import MetaData
+
+from ..database import Query
+from ..schema import DECLARED
+from ..tables import blobs, metadata
+
+#: `metadata` knows a table once its module is imported.
+assert DECLARED
+#: Who is at work is no part of what is remembered.
+LEFT_OUT: Final = ("workers",)
+#: Not declared with the others, because SQLite has it as a virtual table.
+SEARCH: Final = Table("session_search", MetaData(), Column("session_id", Text), Column("body", Text))
+#: Rows that PostgreSQL sends at once: some may be as large as the setting `inline_result_bytes`.
+_FETCH: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which rows: those of some sessions and of some scopes of keyed state; all where both are empty."""
+
+    sessions: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+
+    @property
+    def is_all(self) -> bool:
+        """Whether no row is left out."""
+        return not self.sessions and not self.scopes
+
+    def of(self, table: str, columns: Sequence[str]) -> Chosen | None:
+        """What the chosen rows of a table have; None: no row of it is chosen."""
+        if self.sessions and table == "sessions":
+            return Chosen("id", self.sessions)
+        if self.sessions and "session_id" in columns and table != "outbox":
+            return Chosen("session_id", self.sessions)
+        if table == "state_values":  # of a session also its own scope; those of a tenant begin with its name
+            own = tuple(f"session:{one}" for one in self.sessions)
+            return Chosen("scope", self.scopes + own, tuple(f"/{one}" for one in own))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A column of the chosen rows, and what it is, or what it ends with."""
+
+    column: str
+    values: tuple[str, ...]
+    endings: tuple[str, ...] = ()
+
+    def has(self, value: Any) -> bool:
+        """Whether a row with that value in the column is chosen."""
+        return value in self.values or (bool(self.endings) and str(value).endswith(self.endings))
+
+
+def tables() -> list[Table]:
+    """All tables of a backup."""
+    return [*(table for table in metadata.sorted_tables if table.name not in LEFT_OUT), SEARCH]
+
+
+def columns(table: Table) -> tuple[str, ...]:
+    """The names of a table's columns."""
+    return tuple(str(column.name) for column in table.columns)
+
+
+def stream(connection: Any, dialect: Dialect, table: Table) -> Iterator[Sequence[Any]]:
+    """The rows of a table, one by one, in the order of their key."""
+    key: list[Any] = list(table.primary_key) or [
+        table.c.session_id if dialect.name != "sqlite" else literal_column("rowid")
+    ]
+    yield from _streamed(connection, dialect, select(*table.columns).order_by(*key))
+
+
+def referred_blobs(connection: Any, dialect: Dialect) -> Iterator[tuple[str, bool]]:
+    """The names of all blobs, each once, and whether a row needs it: one that is only noted may be gone, or cached."""
+    noted = select(blobs.c.hash.label("name"), literal_column("0").label("needed"))
+    referring = [table.c.blob for table in metadata.sorted_tables if "blob" in table.c]
+    needed = [select(column, literal_column("1")).where(column.is_not(None)) for column in referring]
+    every = union_all(noted, *needed).subquery()
+    found = select(every.c.name, func.max(every.c.needed)).group_by(every.c.name).order_by(every.c.name)
+    for name, is_needed in _streamed(connection, dialect, found):
+        yield name, bool(is_needed)
+
+
+def _streamed(connection: Any, dialect: Dialect, statement: Any) -> Iterator[Sequence[Any]]:
+    text, _ = Query(statement).text(dialect)
+    if dialect.name == "sqlite":
+        yield from connection.execute(text)
+        return
+    with connection.cursor(name="celeriac_backup") as cursor:
+        cursor.itersize = _FETCH
+        cursor.execute(text)
+        yield from cursor
+
+
+def clear(connection: Any, dialect: Dialect, table: Table, choice: Choice) -> None:
+    """Delete the chosen rows of a table."""
+    name = dialect.identifier_preparer.quote(table.name)
+    if choice.is_all:
+        connection.execute(f"DELETE FROM {name}" if dialect.name == "sqlite" else f"TRUNCATE {name}")
+        return
+    chosen = choice.of(table.name, columns(table))
+    if chosen is not None:
+        mark = "?" if dialect.name == "sqlite" else "%s"
+        for value in chosen.values:
+            connection.execute(f"DELETE FROM {name} WHERE {chosen.column} = {mark}", (value,))
+        for value in chosen.endings:
+            connection.execute(f"DELETE FROM {name} WHERE {chosen.column} LIKE {mark}", (f"%{value}",))
+
+
+def insert(connection: Any, dialect: Dialect, name: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Add rows to a table."""
+    quote = dialect.identifier_preparer.quote
+    into = f"{quote(name)} ({', '.join(map(quote, names))})"
+    if dialect.name == "sqlite":
+        connection.executemany(f"INSERT INTO {into} VALUES ({', '.join('?' * len(names))})", rows)
+        return
+    with connection.cursor() as cursor, cursor.copy(f"COPY {into} FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+def insert_missing(
+    connection: Any, dialect: Dialect, name: str, names: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
+    """Add those rows to a table whose keys are not there."""
+    quote = dialect.identifier_preparer.quote
+    mark = "?" if dialect.name == "sqlite" else "%s"
+    marks = ", ".join([mark] * len(names))
+    text = f"INSERT INTO {quote(name)} ({', '.join(map(quote, names))}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+    for row in rows:
+        connection.execute(text, tuple(row))
+
+
+def count(connection: Any, dialect: Dialect, table: Table) -> int:
+    """How many rows a table has."""
+    return int(
+        connection.execute(f"SELECT count(*) FROM {dialect.identifier_preparer.quote(table.name)}").fetchone()[0]
+    )
+
+
+def has_rows(connection: Any, dialect: Dialect) -> list[str]:
+    """The names of the tables that are not empty."""
+    quote = dialect.identifier_preparer.quote
+    return [
+        table.name
+        for table in tables()
+        if connection.execute(f"SELECT 1 FROM {quote(table.name)} LIMIT 1").fetchone() is not None
+    ]
+
+
+def continue_numbers(connection: Any, dialect: Dialect) -> None:
+    """See to it that numbers that the database gives come after those of the rows that were added."""
+    if dialect.name == "sqlite":
+        return  # it takes the highest there is
+    for table in metadata.sorted_tables:
+        column = table.autoincrement_column
+        if column is None:
+            continue
+        sequence = connection.execute("SELECT pg_get_serial_sequence(%s, %s)", (table.name, column.name)).fetchone()[0]
+        if sequence is not None:
+            connection.execute(
+                f"SELECT setval('{sequence}', greatest((SELECT last_value FROM {sequence}),"
+                f" (SELECT coalesce(max({column.name}), 1) FROM {table.name})))"
+            )
