@@ -21,13 +21,13 @@ from ..storage import calls, results, serial, steps
 from ..storage.database import Transaction
 from ..storage.faults import point
 from . import quotas
-from .engine import Engine, Next
+from .engine import Engine
 from .guard import doors
 from .plans import Step
 from .rows import Rows, check_agents
 from .sizes import check_requests
 from .turn import Turn
-from .work import Lost, Work
+from .work import Lost, Next, Work, lost
 
 #: A call's name may have so many characters.
 MOST_CHARACTERS = 100
@@ -226,8 +226,7 @@ class Calls:
 
     def _check_held(self, turn: Turn) -> None:
         if not turn.found[0]:
-            c = self._work.claimed
-            raise Lost(f"step {c.name} of session {c.session_id} was taken away while it ran")
+            raise lost(self._work.claimed)
 
     def _standing(self, number: int) -> tuple[str, int | None, str | None, bool]:
         found = self._engine.database.read(lambda tx: calls.standing(tx, self._work.session_id, number))

@@ -41,7 +41,7 @@ from .state import stepstate
 from .state.opened import OpenedState, bound
 from .state.state import State
 from .turn import Turn, once
-from .work import Lost, Work
+from .work import Lost, Next, Work, lost
 
 if TYPE_CHECKING:
     from .cache.hit import Hit
@@ -239,7 +239,7 @@ class Engine:
         def record(turn: Turn) -> _Recorded:
             mine, *more = turn.found
             if not mine:
-                raise _lost(c)
+                raise lost(c)
             quotas.count(self, turn, stored)
             results.record(turn.tx, self.blobs, c.session_id, c.number, c.epoch, stored, output.confidence, output.cost)
             if work.hit is not None:
@@ -287,7 +287,7 @@ class Engine:
 
         def record(turn: Turn) -> _Recorded:
             if not steps.fail(turn.tx, c, "ready" if again else "failed", text, delay, turn.held):
-                raise _lost(c)
+                raise lost(c)
             self.write_partials(turn, work)
             settling = self.settling(turn)
             if again:
@@ -334,7 +334,7 @@ class Engine:
         try:
             recorded = self.in_turn(c.session_id, record, first)
         except SessionNotFound:  # it was deleted meanwhile
-            raise _lost(c) from None
+            raise lost(c) from None
         if recorded.hints:
             self.hints.publish(recorded.hints)
         return self._loaded(recorded.following, queue)
@@ -375,23 +375,11 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class Next:
-    """A claim, with what its agent needs if that could be read at once."""
-
-    claimed: steps.Claimed
-    work: Work | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Recorded:
     """What one recording transaction led to: the next claim, and hints to be published."""
 
     following: Next | None
     hints: list[events.Hint]
-
-
-def _lost(c: steps.Claimed) -> Lost:
-    return Lost(f"step {c.name} of session {c.session_id} was taken away while it ran")
 
 
 def _drop(waiting: list[str], count: int) -> None:

@@ -54,9 +54,22 @@ class Work:
         return f"{self.claimed.session_id}/{self.claimed.number}"
 
 
+@dataclass(frozen=True, slots=True)
+class Next:
+    """A claim, with what its agent needs if that could be read at once."""
+
+    claimed: steps.Claimed
+    work: Work | None
+
+
 class PutBack(CeleriacError):
     """The step was put back before its agent was called, and is ready again later. No attempt is counted."""
 
 
 class Lost(StepCancelled):
     """The claim is no longer this worker's: cancelled, or taken over after its lease ended. Nothing was written."""
+
+
+def lost(c: steps.Claimed) -> Lost:
+    """What to raise when a claim is found to be another's."""
+    return Lost(f"step {c.name} of session {c.session_id} was taken away while it ran")
