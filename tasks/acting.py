@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..orchestration.cache import ResultCache
 from ..orchestration.cache.door import CallersCache
@@ -14,10 +14,12 @@ from ..orchestration.guard.access import Caller
 from ..orchestration.guard.grants import Grants
 from ..orchestration.history.histories import Histories
 from ..orchestration.schemas import schemas
-from ..orchestration.schemas.runs import Migrations
 from ..orchestration.sessions import Session, Sessions
 from ..orchestration.state.state import State
 from ..orchestration.streams import Waker
+
+if TYPE_CHECKING:
+    from ..orchestration.schemas.runs import Migrations
 
 
 class Acting:
@@ -63,6 +65,8 @@ class Acting:
     def migrations(self) -> Migrations:
         """Bringing values of keyed state to other versions of their schemas."""
         settings = self._engine.settings
+        from ..orchestration.schemas.runs import Migrations
+
         return Migrations(self.state, schemas, self._engine, settings.state_url or settings.database, self.caller)
 
     def research(

@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from billiard.process import current_process
 from celery import Celery
@@ -20,7 +20,6 @@ from celery import Celery
 from ..config import Settings
 from ..orchestration import sweeping
 from ..orchestration.agents import Registry, registry
-from ..orchestration.backups.backups import Backups
 from ..orchestration.cache import ResultCache
 from ..orchestration.cache.door import CallersCache
 from ..orchestration.cache.sharing import StepCache
@@ -31,7 +30,6 @@ from ..orchestration.guard.grants import Grants
 from ..orchestration.heartbeat import Heartbeat
 from ..orchestration.history.histories import Histories
 from ..orchestration.schemas import Schemas, schemas
-from ..orchestration.schemas.runs import Migrations
 from ..orchestration.sessions import Session, Sessions
 from ..orchestration.state.state import State
 from ..orchestration.sweeping import Swept
@@ -48,6 +46,10 @@ from .relay import PUBLISH_SECONDS, Publisher, Relay
 from .serving import Flag, Serving, end_this_process
 from .sweeper import Sweeper
 from .timeline import Timeline
+
+if TYPE_CHECKING:  # a worker does without them, and starts the sooner
+    from ..orchestration.backups.backups import Backups
+    from ..orchestration.schemas.runs import Migrations
 
 logger = logging.getLogger("celeriac")
 
@@ -168,6 +170,8 @@ class Celeriac:
     @property
     def backups(self) -> Backups:
         """Backups of all there is, of all tenants. Raises AccessDenied without admin on everything."""
+        from ..orchestration.backups.backups import Backups
+
         return Backups(self.engine, self.engine.caller)
 
     def research(self, question: str, folders: Sequence[str | Path], *, out: str | Path, **more: Any) -> Session:

@@ -179,6 +179,7 @@ class PostgresServer(Server):
 
     def __init__(self) -> None:
         self._initdb, self._postgres = _program("initdb", name=self.name), _program("postgres", name=self.name)
+        self._has_template = False
         super().__init__(account="postgres")
 
     def start(self) -> None:
@@ -221,10 +222,22 @@ class PostgresServer(Server):
         with psycopg.connect(plain, autocommit=True, connect_timeout=5) as connection:
             connection.execute(statement.encode())
 
-    def create_database(self, name: str) -> str:
-        """Makes an empty database and gives its URL."""
-        self.execute(f'CREATE DATABASE "{name}"')
+    def create_database(self, name: str, ready: bool = False) -> str:
+        """Makes a database, empty or with a schema that is `ready`, and gives its URL."""
+        self.execute(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{self._template()}"' if ready else ""))
         return self.url(name)
+
+    def _template(self) -> str:
+        """The name of a database that has the schema, and nothing else."""
+        if not self._has_template:
+            from celeriac.storage import schema
+            from celeriac.storage.database import Database
+
+            database = Database(self.create_database("celeriac_template"))
+            schema.ensure(database)
+            database.dispose()
+            self._has_template = True
+        return "celeriac_template"
 
     def drop_database(self, name: str) -> None:
         """Drops a database, whoever is connected to it."""

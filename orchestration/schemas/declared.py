@@ -8,8 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...errors import SchemaError
 from . import transforms
 from .fields import kind_of
@@ -110,6 +108,8 @@ def read(file: Path) -> dict[str, Any]:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as fault:
         raise SchemaError(f"schemas file {file} cannot be read: {getattr(fault, 'strerror', fault)}") from None
+    import yaml  # not before there is a file: it takes as long to import as a step to run
+
     try:
         said = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError, RecursionError) as fault:

@@ -70,7 +70,7 @@ def kill_worker(trial: Trial, size: Size) -> None:
         victim.kill()
         time.sleep(size.pause / 3)
         victim.start()
-    trial.drain(60)
+    trial.drain(120)
     counts = trial.judge()
     slowest = max(counts.recoveries, default=0)
     if slowest > RECOVERY:
