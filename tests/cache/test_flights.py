@@ -82,14 +82,14 @@ def slow(*drivers: Cached, seconds: float = 0.3, fails: int = 0, **options: Any)
 
 def test_equal_requests_at_once_are_run_once_and_the_others_hold_no_worker(workers: Callable[..., Cached]) -> None:
     a, b = workers(), workers()
-    runs = slow(a, b, seconds=0.5)
+    runs = slow(a, b, seconds=1.5)
     others: list[float] = []
     for driver in (a, b):
         driver.agent("quick")(lambda request, ctx: others.append(time.time()))
     sessions = [a.start(step("a", "slow", 1)) for _ in range(5)] + [a.start(step("q", "quick"))]
     together(a, b, sessions=sessions)
     assert len(runs) == 1
-    assert others[0] < runs[0] + 0.4, "the worker that did not run the slow step was held up"
+    assert others[0] < runs[0] + 1.4, "the worker that did not run the slow step was held up"
     assert [s.result for s in sessions[:5]] == ["slow"] * 5
     assert sum(s.steps()[0]["cached"] for s in sessions[:5]) == 4
     assert {s.steps()[0]["attempts"] for s in sessions[:5]} == {1}

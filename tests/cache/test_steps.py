@@ -55,11 +55,11 @@ def test_each_session_and_the_cache_tell_what_was_saved(driver: Cached) -> None:
         return session
 
     first, second = run(), run()
-    assert first.saved == {"runs": 1, "seconds": pytest.approx(0.05, abs=0.05), "cost": 0.25}
-    assert second.saved == {"runs": 3, "seconds": pytest.approx(0.15, abs=0.1), "cost": 0.75}
+    assert first.saved == {"runs": 1, "seconds": pytest.approx(0.3, abs=0.25), "cost": 0.25}
+    assert second.saved == {"runs": 3, "seconds": pytest.approx(0.65, abs=0.5), "cost": 0.75}
     assert second.to_dict()["saved"] == second.saved
     stats = driver.cache.stats()["saved"]
-    assert (stats["runs"], stats["cost"]) == (4, 1.0) and stats["seconds"] == pytest.approx(0.2, abs=0.1)
+    assert (stats["runs"], stats["cost"]) == (4, 1.0) and stats["seconds"] == pytest.approx(0.7, abs=0.5)
     assert [done(second)["cost"], done(second)["cached"]["saved_cost"]] == [0.0, 0.25]
 
 
