@@ -6,6 +6,7 @@ out. Each child reads which work to do and writes how many seconds it took.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -38,13 +39,12 @@ def measure(base: Path, rounds: int) -> None:
     systems = {"Celeriac, SQLite, embedded": _timed(calls_of(celeriac))}
     systems |= {name: child.seconds for name, child in children.items()}
     found: dict[str, list[list[float]]] = {name: [[] for _ in KINDS] for name in systems}
+    turns = [(kind, name) for kind in range(len(KINDS)) for name in systems]
     try:
-        for number in range(rounds + 1):
-            for kind in range(len(KINDS)):
-                for name, seconds in systems.items():
-                    took = seconds(kind)
-                    if number:  # the first round warms up
-                        found[name][kind].append(took)
+        for number, (kind, name) in itertools.product(range(rounds + 1), turns):
+            took = systems[name](kind)
+            if number:  # the first round warms up
+                found[name][kind].append(took)
     finally:
         celeriac.close()
         for child in children.values():

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
-import threading
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from ...config.urls import masked
-from ...errors import StorageError
-from ..states.redis import TIMEOUT_SECONDS, Wire
+from ..wires import TIMEOUT_SECONDS, Wires
 from .protocol import Capabilities, Item, Kept, chunks, grown, named
 
 #: What is sent ahead of an append is gone after so long, in seconds, if its sender died.
@@ -59,12 +54,12 @@ class RedisPlace:
     def __init__(self, url: str, timeout: float = TIMEOUT_SECONDS) -> None:
         self._url = url
         self._timeout = timeout
-        self._here = threading.local()
+        self._wires = Wires(url, timeout, "the histories")
 
     def append(self, conversation: str, items: Iterable[Item]) -> tuple[int, int]:
         staged = f"{_key(conversation)}:ahead:{secrets.token_hex(8)}".encode()
-        with self._explained():
-            wire = self._wire()
+        with self._wires.explained():
+            wire = self._wires.mine()
             for chunk in chunks(items):
                 wire.ask(b"RPUSH", staged, *map(_element, chunk))
                 wire.ask(b"EXPIRE", staged, b"%d" % _STAGED_SECONDS)
@@ -84,7 +79,7 @@ class RedisPlace:
         first = max(first, 1)
         if limit == 0 or last is not None and last < first:
             return []
-        with self._explained():
+        with self._wires.explained():
             if mark is not None:
                 return self._marked(conversation, first, last, limit, newest, mark)
             if newest and limit is not None:
@@ -95,7 +90,7 @@ class RedisPlace:
 
     def _between(self, conversation: str, first: int, last: int | None) -> list[Kept]:
         end = b"-1" if last is None else b"%d" % (last - 1)
-        found = self._wire().look(b"LRANGE", _keys(conversation)[0], b"%d" % (first - 1), end)
+        found = self._wires.mine().look(b"LRANGE", _keys(conversation)[0], b"%d" % (first - 1), end)
         return [_kept(number, element) for number, element in enumerate(found, first)]
 
     def _newest(self, conversation: str, first: int, last: int | None, limit: int) -> list[Kept]:
@@ -111,18 +106,20 @@ class RedisPlace:
         cut = [] if limit is None else [b"LIMIT", b"0", b"%d" % limit]
         command, ends = (b"ZREVRANGEBYSCORE", (high, low)) if newest else (b"ZRANGEBYSCORE", (low, high))
         keys = _keys(conversation)
-        numbers = sorted(int(one) for one in self._wire().look(command, keys[mark], *ends, *cut))
-        found = ((number, self._wire().look(b"LINDEX", keys[0], b"%d" % (number - 1))) for number in numbers)
+        numbers = sorted(int(one) for one in self._wires.mine().look(command, keys[mark], *ends, *cut))
+        found = ((number, self._wires.mine().look(b"LINDEX", keys[0], b"%d" % (number - 1))) for number in numbers)
         return [_kept(number, element) for number, element in found if element is not None]
 
     def count(self, conversation: str) -> int:
-        with self._explained():
-            return int(self._wire().look(b"LLEN", _keys(conversation)[0]))
+        with self._wires.explained():
+            return int(self._wires.mine().look(b"LLEN", _keys(conversation)[0]))
 
     def delete(self, conversation: str, expected: int | None = None) -> int:
         keys = _keys(conversation)
-        with self._explained():
-            found, gone = self._wire().run(_DELETE, len(keys), [*keys, b"" if expected is None else b"%d" % expected])
+        with self._wires.explained():
+            found, gone = self._wires.mine().run(
+                _DELETE, len(keys), [*keys, b"" if expected is None else b"%d" % expected]
+            )
         if not gone:
             raise grown(conversation, expected or 0, int(found))
         return int(found)
@@ -130,9 +127,9 @@ class RedisPlace:
     def conversations(self) -> Iterator[str]:
         names: set[str] = set()
         cursor = b"0"
-        with self._explained():
+        with self._wires.explained():
             while True:
-                cursor, page = self._wire().look(
+                cursor, page = self._wires.mine().look(
                     b"SCAN", cursor, b"MATCH", f"{_HEAD}*}}".encode(), b"COUNT", b"1000", b"TYPE", b"list"
                 )
                 names.update(name.decode().removeprefix(_HEAD).removesuffix("}") for name in page)
@@ -140,26 +137,7 @@ class RedisPlace:
                     return iter(sorted(names))
 
     def close(self) -> None:
-        # Those of other threads close with them.
-        wire, self._here = getattr(self._here, "wire", None), threading.local()
-        if wire is not None:
-            wire.close()
-
-    def _wire(self) -> Wire:
-        """This thread's connection."""
-        wire: Wire | None = getattr(self._here, "wire", None)
-        if wire is None or wire.pid != os.getpid():
-            wire = self._here.wire = Wire(self._url, self._timeout)
-        return wire
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        from redis.exceptions import RedisError
-
-        try:
-            yield
-        except (RedisError, OSError) as fault:
-            raise StorageError(f"the histories in Redis {masked(self._url)} cannot be used: {fault}") from fault
+        self._wires.close()
 
 
 def _key(conversation: str) -> str:

@@ -6,26 +6,16 @@ other processes can be dropped. All keys of a scope share a hash tag: they lie o
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any, Final
 
-from ...config.urls import masked
-from ...errors import StorageError
+from ..wires import TIMEOUT_SECONDS, Wires, options
 from .protocol import Capabilities, Entry, Origin, Watch, Write, beyond, conflict
 
-#: An answer is waited for so long, in seconds.
-TIMEOUT_SECONDS = 5.0
 #: So many keys are listed or deleted at once.
 _BATCH: Final = 500
 _CHANNEL: Final = b"celeriac:state:changed"
-#: A connection that was not used for so long, in seconds, may have been closed by the server.
-_IDLE_SECONDS: Final = 1.0
 
 # A value is "VERSION META-LENGTH PASSING\nMETA BODY". Versions count on, in each scope, from the microseconds of
 # Redis's clock when the scope was first written to: also after a loss of all data no version comes again.
@@ -86,30 +76,14 @@ class RedisBackend:
     def __init__(self, url: str, timeout: float = TIMEOUT_SECONDS) -> None:
         self._url = url
         self._timeout = timeout
-        self._here = threading.local()
-
-    def _wire(self) -> Wire:
-        """This thread's connection."""
-        wire: Wire | None = getattr(self._here, "wire", None)
-        if wire is None or wire.pid != os.getpid():
-            wire = self._here.wire = Wire(self._url, self._timeout)
-        return wire
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        from redis.exceptions import RedisError
-
-        try:
-            yield
-        except (RedisError, OSError) as fault:
-            raise StorageError(f"the state in Redis {masked(self._url)} cannot be used: {fault}") from fault
+        self._wires = Wires(url, timeout, "the state")
 
     def get(self, scope: str, keys: Sequence[str]) -> dict[str, Entry]:
         if not keys:
             return {}
         head = _value_key(scope, "")
-        with self._explained():
-            values = self._wire().look(b"MGET", *((head + key).encode() for key in keys))
+        with self._wires.explained():
+            values = self._wires.mine().look(b"MGET", *((head + key).encode() for key in keys))
         return {key: _entry(value) for key, value in zip(keys, values, strict=True) if value is not None}
 
     def put(self, scope: str, writes: Sequence[Write], origin: Origin | None = None) -> list[int]:
@@ -121,8 +95,8 @@ class RedisBackend:
             expected = b"" if write.expected is None else b"%d" % write.expected
             ttl = b"" if write.ttl is None else b"%d" % max(int(write.ttl * 1000), 1)
             given += (write.key.encode(), expected, ttl, _packed(write), b"-" if write.body is None else b"+")
-        with self._explained():
-            answer = self._wire().run(_WRITE, len(keys), given)
+        with self._wires.explained():
+            answer = self._wires.mine().run(_WRITE, len(keys), given)
         if answer and isinstance(answer[0], int):
             failed = writes[-answer[0] - 1]
             raise conflict(scope, failed.key, failed.expected, int(answer[1]))
@@ -134,9 +108,11 @@ class RedisBackend:
         start = b"[" + prefix.encode() if prefix > after else b"(" + after.encode() if after else b"-"
         found: list[str] = []
         while limit is None or len(found) < limit:
-            with self._explained():
+            with self._wires.explained():
                 names = _names_key(scope).encode()
-                page: list[bytes] = self._wire().look(b"ZRANGEBYLEX", names, start, end, b"LIMIT", b"0", b"%d" % _BATCH)
+                page: list[bytes] = self._wires.mine().look(
+                    b"ZRANGEBYLEX", names, start, end, b"LIMIT", b"0", b"%d" % _BATCH
+                )
                 found += self._there(scope, [name.decode() for name in page])
             if len(page) < _BATCH:
                 break
@@ -149,16 +125,16 @@ class RedisBackend:
             return []
         head = _value_key(scope, "")
         keys = [_names_key(scope), *(head + name for name in names)]
-        there = self._wire().run(_TIDY, len(keys), [text.encode() for text in (*keys, *names)])
+        there = self._wires.mine().run(_TIDY, len(keys), [text.encode() for text in (*keys, *names)])
         return [name for name, is_there in zip(names, there, strict=True) if is_there]
 
     def scopes(self) -> list[str]:
         head, tail = "celeriac:state:{", "}names"
         names: set[str] = set()
         cursor = b"0"
-        with self._explained():
+        with self._wires.explained():
             while True:
-                cursor, page = self._wire().look(
+                cursor, page = self._wires.mine().look(
                     b"SCAN", cursor, b"MATCH", f"{head}*{tail}".encode(), b"COUNT", b"1000"
                 )
                 names.update(name.decode() for name in page)
@@ -180,73 +156,7 @@ class RedisBackend:
         return _Channel(self._url, self._timeout)
 
     def close(self) -> None:
-        # Those of other threads close with them.
-        wire, self._here = getattr(self._here, "wire", None), threading.local()
-        if wire is not None:
-            wire.close()
-
-
-class Wire:
-    """One connection to Redis, for one thread of one process. The client's own calls cost more than the answer takes.
-
-    No command is sent twice: a second try could change a value again (reliability: 2.12). After a fault the next call
-    connects anew.
-    """
-
-    def __init__(self, url: str, timeout: float) -> None:
-        from redis import ConnectionPool
-        from redis.exceptions import NoScriptError
-
-        self._connection: Any = ConnectionPool.from_url(url, **_options(timeout)).make_connection()
-        self._no_script = NoScriptError
-        self._used_at = 0.0
-        self.pid = os.getpid()
-
-    def ask(self, *parts: bytes) -> Any:
-        """The answer to one command. Raises RedisError and OSError."""
-        connection, moment = self._connection, time.monotonic()
-        if moment > self._used_at + _IDLE_SECONDS and (not connection.is_connected or connection.can_read(0)):
-            connection.disconnect()  # the server has closed it meanwhile
-            connection.connect()
-        self._used_at = moment
-        try:
-            connection.send_packed_command([_framed(parts)], check_health=False)
-            return connection.read_response()
-        except BaseException as fault:
-            if not isinstance(fault, self._no_script):  # an answer may still be on its way
-                connection.disconnect()
-                self._used_at = 0.0
-            raise
-
-    def look(self, *parts: bytes) -> Any:
-        """The answer to a command that changes nothing: asked again if the connection turns out to be lost."""
-        from redis.exceptions import ConnectionError as Lost
-
-        try:
-            return self.ask(*parts)
-        except Lost:
-            return self.ask(*parts)
-
-    def run(self, script: str, keys: int, given: Sequence[bytes]) -> Any:
-        """The answer of a constant script, with so many keys first in `given`."""
-        try:
-            return self.ask(b"EVALSHA", _sha(script), b"%d" % keys, *given)
-        except self._no_script:
-            return self.ask(b"EVAL", script.encode(), b"%d" % keys, *given)
-
-    def close(self) -> None:
-        self._connection.disconnect()
-        self._used_at = 0.0
-
-
-@lru_cache
-def _sha(script: str) -> bytes:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
-
-
-def _framed(parts: Sequence[bytes]) -> bytes:
-    """A command as it goes over the wire."""
-    return b"*%d\r\n" % len(parts) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
+        self._wires.close()
 
 
 class _Channel:
@@ -286,24 +196,11 @@ class _Channel:
     def _subscribe(self) -> None:
         from redis import ConnectionPool
 
-        self._connection = ConnectionPool.from_url(self._url, **_options(self._timeout)).make_connection()
+        self._connection = ConnectionPool.from_url(self._url, **options(self._timeout)).make_connection()
         self._pid = os.getpid()
         self._connection.connect()
         self._connection.send_command("SUBSCRIBE", _CHANNEL)
         self._connection.read_response()
-
-
-def _options(timeout: float) -> dict[str, Any]:
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    return {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "socket_keepalive": True,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-    }
 
 
 def _tag(scope: str) -> str:
