@@ -11,7 +11,7 @@ research: .venv/.run
 
 test: .venv/.dev
 	bash tests/install-servers.sh
-	.venv/bin/pytest -m "not chaos" -q $(ARGS)
+	.venv/bin/pytest -m "not chaos" -q -n 2 $(ARGS)
 
 check: .venv/.dev
 	.venv/bin/ruff check .
