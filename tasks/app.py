@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from billiard.process import current_process
 from celery import Celery
 
 from ..config import Settings
@@ -37,14 +36,14 @@ from ..storage import schema
 from ..storage.events import Hint
 from ..storage.keys import keymarks
 from ..storage.keys.sealing import KeyRing
-from . import conf, consumer, own, signals
+from . import conf, own, signals
 from .acting import Acting
-from .embedded import DaemonPool, EmbeddedWorker
+from .embedded import EmbeddedWorker
 from .flower import StepEvents
+from .life import WorkerLife
 from .loading import load_agents
 from .relay import PUBLISH_SECONDS, Publisher, Relay
-from .serving import Flag, Serving, end_this_process
-from .sweeper import Sweeper
+from .serving import Serving
 from .timeline import Timeline
 
 if TYPE_CHECKING:  # a worker does without them, and starts the sooner
@@ -52,9 +51,6 @@ if TYPE_CHECKING:  # a worker does without them, and starts the sooner
     from ..orchestration.schemas.runs import Migrations
 
 logger = logging.getLogger("celeriac")
-
-#: What still waits to be shown when a worker or a child of it ends is waited for so long, in seconds.
-FLUSH_SECONDS = 0.5
 
 
 class Celeriac:
@@ -88,7 +84,6 @@ class Celeriac:
         cached = StepCache(self._engine, self._cache)
         self._serving = Serving(self.app, self._engine, self._heartbeat, self._events, cached)
         self.timeline = Timeline(self._engine)
-        self._sweeper: Sweeper | None = None
         self._embed = embed and not self.broker
         self._worker: EmbeddedWorker | None = None
         self._ending = False
@@ -100,6 +95,19 @@ class Celeriac:
         if self.broker:
             self._serving.pass_on = self._pass_on
         self._waker = self._join_hot_layer()
+        self.life = WorkerLife(
+            app=self.app,
+            attached=self._attached,
+            broker=self.broker,
+            prepare=self.prepare,
+            engine=self._engine,
+            cache=self._cache,
+            serving=self._serving,
+            relay=self._relay,
+            heartbeat=self._heartbeat,
+            events=self._events,
+            timeline=self.timeline,
+        )
         self._disconnect: Callable[[], None] | None = signals.connect(self)
 
     # -- what users use ----------------------------------------------------------------------------------------------
@@ -346,62 +354,6 @@ class Celeriac:
         finally:
             self._ending = False
             atexit.unregister(self._stop_embedded)
-
-    # -- the life of a worker, told by signals -------------------------------------------------------------------------
-
-    def worker_starts(self, worker: Any) -> None:
-        """In the main process, before its pool forks."""
-        self._events.hostname = worker.hostname
-        self._events.enabled = self.broker and bool(
-            getattr(worker, "task_events", None) or self.app.conf.worker_send_task_events
-        )
-        self._serving.loud = worker.pool_cls is not DaemonPool
-        consumer.mend(worker)
-        if not self._attached:
-            consumer.hurry_children()
-        self._serving.worker_limit = worker.soft_time_limit or worker.time_limit or None
-        self.prepare()
-        self._serving.stopping = Flag()
-        self._sweeper = Sweeper(
-            self._engine, self._relay, int(worker.concurrency or 1), alone=not self.broker, cache=self._cache
-        )
-        self._sweeper.note()
-
-    def worker_is_ready(self) -> None:
-        """In the main process: start to sweep."""
-        if self._sweeper is not None:
-            self._sweeper.start()
-
-    def child_starts(self, interrupter: Callable[[int, type[Exception] | None], None]) -> None:
-        """In a fresh child of the pool, or where a solo worker runs its steps."""
-        self._heartbeat.interrupt = interrupter
-        if current_process()._name != "MainProcess":
-            self._heartbeat.abandon = end_this_process
-
-    def child_ends(self) -> None:
-        """In a child of the pool that ends in good order."""
-        self._send_what_waits()
-
-    def _send_what_waits(self) -> None:
-        self._events.flush(FLUSH_SECONDS)
-        self.timeline.flush(FLUSH_SECONDS)
-        self._cache.flush()
-
-    def worker_stops(self) -> None:
-        """In the main process, when it is told to stop: nothing more is carried on with."""
-        self._serving.stopping.set()
-
-    def worker_has_stopped(self) -> None:
-        """In the main process, at its end: give back what still runs, and what its children left."""
-        if self._sweeper is not None:
-            self._sweeper.stop()
-            self._sweeper = None
-        with contextlib.suppress(Exception):
-            self._send_what_waits()
-            self._serving.give_all_back()
-            self._relay.strike_off()
-            sweeping.sweep(self._engine)
-            self._engine.presence.sweep()
 
 
 @functools.cache

@@ -79,28 +79,28 @@ class _Workers:
             return
         self._worker = sender
         try:
-            self._celeriac.worker_starts(sender)
+            self._celeriac.life.starts(sender)
         except CeleriacError as fault:
             # Celery would swallow it and start a worker that can run nothing.
             raise SystemExit(f"celeriac: {fault}") from fault
 
     def ready(self, sender: Any = None, **_: Any) -> None:
         if self._worker is not None and getattr(sender, "controller", None) is self._worker:
-            self._celeriac.worker_is_ready()
+            self._celeriac.life.is_ready()
 
     def shutting_down(self, sender: Any = None, how: str = "", **_: Any) -> None:
         if self._worker is None or sender != self._worker.hostname:
             return
-        self._celeriac.worker_stops()
+        self._celeriac.life.stops()
         if how == "Cold":  # the pool has been ended, and Celery sends no signal after this one
             # In a thread of its own: this is a signal handler, and may have interrupted what holds the database's lock.
-            ending = threading.Thread(target=self._celeriac.worker_has_stopped, daemon=True)
+            ending = threading.Thread(target=self._celeriac.life.has_stopped, daemon=True)
             ending.start()
             ending.join(END_SECONDS)
 
     def shutdown(self, sender: Any = None, **_: Any) -> None:
         if self._worker is not None and sender is self._worker:
-            self._celeriac.worker_has_stopped()
+            self._celeriac.life.has_stopped()
             self._worker = None
 
     def beat(self, **_: Any) -> None:
@@ -111,11 +111,11 @@ class _Workers:
     def child(self, **_: Any) -> None:
         """In a fresh child of a prefork pool (or the one process of the solo pool): steps run in its main thread."""
         if self._worker is not None and threading.current_thread() is threading.main_thread():
-            self._celeriac.child_starts(MainThreadInterrupter())
+            self._celeriac.life.child_starts(MainThreadInterrupter())
 
     def child_ends(self, **_: Any) -> None:
         if self._worker is not None:
-            self._celeriac.child_ends()
+            self._celeriac.life.send_what_waits()
 
 
 class MainThreadInterrupter:
