@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..errors import SessionNotFound
 from ..storage import events, ready, sessions, steps, sweeps
@@ -17,6 +18,8 @@ from .turn import Turn
 
 #: Hints that were not struck off within so many seconds were written by a process that has died: publish them again.
 STALE_HINT = 2.0
+#: So many hints that were not sent are looked at at a time.
+AT_ONCE = 200
 #: Ready steps get another hint after so many sweeps without having been claimed: the broker may have lost theirs.
 QUIET_SWEEPS = 5
 
@@ -38,12 +41,32 @@ def sweep(engine: Engine) -> Swept:
     if not engine.database.read(lambda tx: sweeps.anything(tx, STALE_HINT, age, quiet)):
         return Swept()
     returned, dead = _return_lost(engine)
-    hints, rows = engine.database.read(lambda tx: (events.unsent(tx, STALE_HINT), ready.unhinted(tx, age, quiet)))
-    if rows:
-        hints += engine.database.write(lambda tx: _hint_again(engine, tx, rows, quiet))
+    hints = _stale_hints(engine)
+    if not hints:  # while the broker is away, more hints would only wait with those that do
+        rows = engine.database.read(lambda tx: ready.unhinted(tx, age, quiet))
+        hints = engine.database.write(lambda tx: _hint_again(engine, tx, rows, quiet)) if rows else []
     if hints:
         engine.hints.publish(hints)
     return Swept(returned, dead, sum(hint.hints for hint in hints))
+
+
+def _stale_hints(engine: Engine) -> list[events.Hint]:
+    """Hints that were not sent, one for each session and queue. The others are struck off: after an hour without a
+    broker, workers that went on by themselves have long taken what most of them tell of.
+    """
+    while True:
+        found = engine.database.read(lambda tx: events.stale(tx, STALE_HINT, AT_ONCE))
+        best: dict[tuple[str, str], events.Hint] = {}
+        for hint, useful in found:
+            on = (hint.session_id, hint.queue)
+            if useful and (on not in best or hint.hints > best[on].hints):
+                best[on] = hint
+        kept = {hint.id for hint in best.values()}
+        useless = [hint.id for hint, _ in found if hint.id is not None and hint.id not in kept]
+        if useless:
+            engine.database.write(partial(events.sent, ids=useless))
+        if best or len(found) < AT_ONCE:
+            return list(best.values())
 
 
 def _return_lost(engine: Engine) -> tuple[int, int]:

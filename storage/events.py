@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select
+from sqlalchemy import bindparam, delete, exists, func, insert, select
 
 from . import serial
 from .database import Query, Transaction, now
-from .tables import events, outbox
+from .steps import in_state
+from .tables import events, outbox, steps
 
 _e = events.c
 _INSERT = Query(
@@ -102,6 +103,23 @@ _UNSENT = Query(
     .order_by(_o.id)
     .limit(bindparam("most"))
 )
+_STALE = Query(
+    select(
+        _o.id,
+        _o.session_id,
+        _o.queue,
+        _o.priority,
+        _o.hints,
+        exists(
+            select(1)
+            .select_from(steps)
+            .where(steps.c.session_id == _o.session_id, in_state("ready"), steps.c.queue == _o.queue)
+        ),
+    )
+    .where(_o.created_at <= now() - bindparam("age"))
+    .order_by(_o.id)
+    .limit(bindparam("most"))
+)
 _SENT = Query(delete(outbox).where(_o.id == bindparam("row")))
 
 
@@ -127,6 +145,11 @@ def add_hint(tx: Transaction, session_id: str, queue: str, priority: int, hints:
 def unsent(tx: Transaction, age: float, most: int = 200) -> list[Hint]:
     """Hints that have waited for `age` seconds: their publisher died before it could send or strike them off."""
     return [Hint(*row) for row in tx.rows(_UNSENT, age=age, most=most)]
+
+
+def stale(tx: Transaction, age: float, most: int) -> list[tuple[Hint, bool]]:
+    """The same, oldest first, each with whether its session still has a ready step on that queue."""
+    return [(Hint(*row[:5]), bool(row[5])) for row in tx.rows(_STALE, age=age, most=most)]
 
 
 def sent(tx: Transaction, ids: list[int]) -> None:

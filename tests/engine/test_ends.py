@@ -20,6 +20,11 @@ from celeriac.orchestration.plans import step
 from celeriac.storage.database import Query
 
 _FORGET = Query(text("DELETE FROM outbox"))
+_OUTBOX = Query(text("SELECT session_id FROM outbox"))
+_A_MINUTE_PASSES = [
+    Query(text("UPDATE outbox SET created_at = created_at - 60")),
+    Query(text("UPDATE steps SET run_at = run_at - 60, hinted_at = hinted_at - 60")),
+]
 
 
 def test_a_failed_attempt_is_made_again_after_its_backoff(driver: Driver) -> None:
@@ -153,6 +158,18 @@ def test_a_ready_step_that_nobody_claims_is_hinted_again_once(driver: Driver) ->
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: sweeping.sweep(driver.engine), range(4)))
     assert [h.session_id for h in published if h.session_id == session.id] == [session.id]
+
+
+def test_hints_do_not_pile_up_while_the_broker_is_away(driver: Driver) -> None:
+    sent: list[Any] = []
+    waiting, done = (driver.start(step("a", "echo")) for _ in range(2))
+    driver.run(done)
+    for n in range(4):  # three minutes without a broker, then it is back
+        driver.engine.hints.publisher = sent.extend if n == 3 else None
+        driver.engine.database.write(lambda tx: [tx.run(each) for each in _A_MINUTE_PASSES])
+        sweeping.sweep(driver.engine)
+    assert [h.session_id for h in sent] == [waiting.id]
+    assert driver.engine.database.read(lambda tx: tx.rows(_OUTBOX)) == [(waiting.id,)]
 
 
 def test_the_heartbeat_keeps_a_long_step_and_writes_its_progress(driver: Driver) -> None:
