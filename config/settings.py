@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..errors import SettingsError
+from .keeping import Keeping, Switch, flat
 from .urls import Schemes, for_engine, masked
 
 PREFIX = "CELERIAC_"
@@ -66,10 +67,6 @@ def _name(value: str) -> str:
     return value
 
 
-def _on_or_off(value: Any) -> Any:
-    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-
-
 #: How values of keyed state are treated: see `orchestration.state.classes`.
 StateClass = Literal["ephemeral", "trusted", "standard", "sensitive", "external"]
 STATE_CLASSES: tuple[str, ...] = get_args(StateClass)
@@ -78,7 +75,7 @@ Bytes = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(max_length=200), AfterValidator(_name)]
 
 
-class Settings(BaseModel):
+class Settings(Keeping):
     """All that can be set, immutable. Build it with `Settings.load`; its text shows no password."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
@@ -223,7 +220,7 @@ class Settings(BaseModel):
     quota_session_blobs: Annotated[int, Field(ge=0)] = Field(
         description="Outputs of one session that are kept as blobs. 0: any number."
     )
-    access: Annotated[Literal["off", "on"], BeforeValidator(_on_or_off)] = Field(
+    access: Switch = Field(
         description="Whether sessions, state and the cache are open only to whom grants name. On: without one, nobody."
     )
     principal: Name = Field(description="Who this program acts as. Empty: nobody, who holds no grant.")
@@ -264,7 +261,7 @@ class Settings(BaseModel):
 
     def shown(self) -> dict[str, str]:
         """Every setting as text, passwords replaced by `***`."""
-        return {name: _text(getattr(self, name)) for name in type(self).model_fields}
+        return {name: _text(getattr(self, name)) for name in self._names()}
 
     @classmethod
     def describe(cls) -> list[tuple[str, str, str, str]]:
@@ -272,8 +269,13 @@ class Settings(BaseModel):
         defaults = _defaults()
         return [
             (name, _allowed(field), _text(defaults[name]), field.description or "")
-            for name, field in cls.model_fields.items()
+            for name, field in ((name, cls.model_fields[name]) for name in cls._names())
         ]
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        """The names of all settings, in the order in which they are shown."""
+        return sorted(cls.model_fields, key=lambda name: name in Keeping.model_fields)
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         return [(name, value) for name, value in self.shown().items()]
@@ -288,7 +290,7 @@ def _file_layer(file: Path | None, environ: Mapping[str, str]) -> list[tuple[str
     path = Path(named or "celeriac.toml").expanduser()
     if not named and not path.exists():
         return []
-    return [(str(path), _read(path))]
+    return [(str(path), flat(_read(path)))]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`celeriac db`: the schema of the database."""
+"""`celeriac db`: the schema of the database, and the room that it takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from .faults import Unreachable, first_line
 from .invocation import Invocation, pass_invocation
-from .printing import document, json_option, pairs
+from .printing import document, json_option, pairs, sized
 
 if TYPE_CHECKING:
     from ..storage.database import Database
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def db() -> None:
-    """The schema of the database."""
+    """The schema of the database, and the room that it takes."""
 
 
 @contextlib.contextmanager
@@ -83,3 +83,26 @@ def upgrade(invocation: Invocation, as_json: bool) -> None:
         print(f"nothing to do: the schema is at {after}")
     else:
         print(f"upgraded from {before or 'nothing'} to {after}")
+
+
+@db.command()
+@json_option
+@pass_invocation
+def vacuum(invocation: Invocation, as_json: bool) -> None:
+    """Write an SQLite file anew, without its free pages; who writes waits meanwhile.
+
+    Needed once for a file that an older Celeriac made: from then on `celeriac retention` gives room back by itself.
+    PostgreSQL does so without it.
+    """
+    from ..storage import vacuum as room
+
+    with opened(invocation) as database:
+        if not database.is_sqlite:
+            note = "PostgreSQL gives room back by itself (autovacuum); nothing was done"
+            document({"before": None, "after": None, "note": note}) if as_json else print(note)
+            return
+        before, after = room.vacuum(database)
+    if as_json:
+        document({"before": before, "after": after, "note": None})
+    else:
+        print(f"{sized(before)} before, {sized(after)} now")

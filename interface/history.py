@@ -6,14 +6,15 @@ import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .invocation import Invocation, pass_invocation
-from .printing import clean, document, json_option, line, say, table, when
+from .printing import clean, document, json_option, line, say, sized, table, when
 from .research import BadInput
 from .sessions import session_argument, write_out
 
@@ -23,7 +24,7 @@ _NAMED = 10
 
 @click.group()
 def history() -> None:
-    """What is said in sessions: show, count, export, import, clear and move it."""
+    """What is said in sessions: show, count, export, import, compact, clear and move it."""
 
 
 @history.command("list")
@@ -51,21 +52,25 @@ def list_(invocation: Invocation, as_json: bool) -> None:
 @pass_invocation
 def show(invocation: Invocation, session_id: str, last: int, as_json: bool) -> None:
     """Show the last entries of a session; with --json one a line."""
+    with invocation.session(session_id) as (_, session):
+        _show(session.history.last(last), as_json, "nothing was said in it")
+
+
+def _show(entries: Iterable[dict[str, Any]], as_json: bool, none: str) -> None:
     from ..orchestration.history.entries import text_of
 
-    with invocation.session(session_id) as (_, session):
-        found = session.history.last(last)
     if as_json:
-        for entry in found:
+        for entry in entries:
             line(entry)
-    elif found:
-        rows = [
-            (one["number"], when(one["timestamp"]), one.get("role") or one.get("agent"), clean(text_of(one), 400))
-            for one in found
-        ]
+        return
+    rows = [
+        (one["number"], when(one["timestamp"]), one.get("role") or one.get("agent"), clean(text_of(one), 400))
+        for one in entries
+    ]
+    if rows:
         table(("entry", "time", "who", "said"), rows, right=("entry",), fold=("said",))
     else:
-        say("nothing was said in it")
+        say(none)
 
 
 @history.command()
@@ -190,3 +195,54 @@ def move(invocation: Invocation, session_ids: tuple[str, ...], everything: bool,
                 print(f"{session_id}  {moved[-1]['entries']:,} entries")
     if as_json:
         document({"to": to, "moved": moved})
+
+
+@history.command()
+@session_argument
+@click.option("--keep-last", type=click.IntRange(0), default=50, show_default=True, help="Leave so many as they are.")
+@click.option("--dry-run", is_flag=True, help="Say how much would be put away, change nothing.")
+@json_option
+@pass_invocation
+def compact(invocation: Invocation, session_id: str, keep_last: int, dry_run: bool, as_json: bool) -> None:
+    """Sum up the older entries of a session in one, and put them away, compressed: `uncompact` puts them back.
+
+    The summary is written by the model of the settings, else it is made of the most telling sentences. Important
+    entries and system prompts stay.
+    """
+    with invocation.session(session_id) as (_, session):
+        found = session.compact(keep_last, dry_run=dry_run)
+    if as_json:
+        document(asdict(found))
+        return
+    done = "would be put away" if dry_run else "put away"
+    tokens = f"{found.tokens_before:,} tokens ({found.counted_by})"
+    print(f"{found.entries:,} entries of {sized(found.bytes_before)} and {tokens} {done}")
+    if found.summaries:
+        print(
+            f"entry {found.summaries[-1]} sums them up, by {found.by}: {found.tokens_after:,} tokens; "
+            f"they take {sized(found.cold_bytes)} now"
+        )
+
+
+@history.command()
+@session_argument
+@json_option
+@pass_invocation
+def uncompact(invocation: Invocation, session_id: str, as_json: bool) -> None:
+    """Put back the entries that `compact` has put away, in the place of their summary."""
+    with invocation.session(session_id) as (_, session):
+        count = session.uncompact()
+    if as_json:
+        document({"id": session.id, "entries": count})
+    else:
+        print(f"{count:,} entries put back")
+
+
+@history.command()
+@session_argument
+@json_option
+@pass_invocation
+def cold(invocation: Invocation, session_id: str, as_json: bool) -> None:
+    """Show the entries that `compact` has put away; with --json one a line."""
+    with invocation.session(session_id) as (_, session):
+        _show(session.cold(), as_json, "nothing of it was put away")

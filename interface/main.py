@@ -32,6 +32,7 @@ COMMANDS = {
     "db": "db:db",
     "backup": "backup:backup",
     "move": "backup:move",
+    "retention": "retention:retention",
     "doctor": "doctor:doctor",
 }
 

@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 from ..errors import SessionError
 from ..storage import bulk, checkpoints, events, graph, listing, migration_runs, results, session_state, sessions
 from ..storage.database import Transaction
+from ..storage.histories import cold
 from ..storage.histories import rows as history
 from .engine import Engine
 from .expansion import Settling
@@ -343,21 +344,35 @@ def delete(engine: Engine, session_id: str) -> None:
         nonlocal erased
         if erased and sessions.identity(tx, session_id) is None:
             return  # the COMMIT that broke went in after all
-        turn = engine.turn(tx, session_id)
-        if turn.hot.status == "active":
+        hot = erasable(engine, tx, session_id)
+        if hot.status == "active":
             raise SessionError(f"session {session_id} is active; pause or cancel it before it is deleted")
-        hashes = results.blobs_of(tx, session_id) + session_state.blobs_of(tx, session_id)
-        hashes += history.blobs_of(tx, session_id)
-        tenant = (sessions.identity(tx, session_id) or ("",))[-1]
-        sessions.erase(tx, session_id)
-        results.delete_unreferenced(tx, engine.blobs, hashes)
-        engine.state.of_tenant(tenant).clear_with(tx, Scope.session(session_id))
-        migration_runs.forget_scope(tx, str(Scope.session(session_id)))
+        erase(engine, tx, session_id, hot.tenant)
         erased = True
 
     engine.database.write(work)
     if not engine.conversations.capabilities.with_steps:  # else they went with its rows
         engine.conversations.delete(session_id)
+
+
+def erasable(engine: Engine, tx: Transaction, session_id: str) -> sessions.Hot:
+    """Lock a session that is to be deleted. Raises SessionNotFound."""
+    return engine.turn(tx, session_id).hot
+
+
+def erase(engine: Engine, tx: Transaction, session_id: str, tenant: str) -> None:
+    """Delete a locked session with all its rows and the blobs that only it refers to."""
+    hashes = results.blobs_of(tx, session_id) + session_state.blobs_of(tx, session_id)
+    hashes += history.blobs_of(tx, session_id) + cold.blobs_of(tx, session_id)
+    sessions.erase(tx, session_id)
+    results.delete_unreferenced(tx, engine.blobs, hashes)
+    forget_state(engine, tx, session_id, tenant)
+
+
+def forget_state(engine: Engine, tx: Transaction, session_id: str, tenant: str) -> None:
+    """Delete the keyed state of a session's own scope, and what migrations keep of it."""
+    engine.state.of_tenant(tenant).clear_with(tx, Scope.session(session_id))
+    migration_runs.forget_scope(tx, str(Scope.session(session_id)))
 
 
 __all__ = [
@@ -370,6 +385,9 @@ __all__ = [
     "checkpoint_number",
     "complete",
     "delete",
+    "erasable",
+    "erase",
+    "forget_state",
     "pause",
     "restore",
     "resume",

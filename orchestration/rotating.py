@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..storage.keys import covering, memories, restating, rewrapping
+from ..storage.keys import covering, memories, putaway, restating, rewrapping
 from ..storage.keys.rewrapping import Tally
 from ..storage.keys.sealing import KeyRing
 from .engine import Engine
@@ -31,6 +31,7 @@ def rotate(engine: Engine, keyring: KeyRing, told: Told = lambda tally: None) ->
         lambda: covering.cover(database, so_far),
         lambda: memories.rewrap_memories(database, keyring, state_covering.KeptState(engine.state, keyring), so_far),
         lambda: restating.rewrap_all(database, engine.state.places.backend, keyring, so_far),
+        lambda: putaway.rewrap_cold(database, keyring, so_far),
         lambda: covering.rewrap_blobs(database, engine.blobs, keyring, so_far),
     )
     for part in parts:
@@ -40,4 +41,7 @@ def rotate(engine: Engine, keyring: KeyRing, told: Told = lambda tally: None) ->
 
 def counted(engine: Engine) -> Tally:
     """How many objects there are in rows and blobs by the key that they are sealed with."""
-    return rewrapping.counted(engine.database) + covering.counted_blobs(engine.database, engine.blobs)
+    tally = rewrapping.counted(engine.database) + covering.counted_blobs(engine.database, engine.blobs)
+    if engine.keyring is None:
+        return tally
+    return tally + putaway.counted_cold(engine.database, engine.keyring)

@@ -19,6 +19,7 @@ from .sizes import document_text
 from .turn import Turn
 
 if TYPE_CHECKING:
+    from .history.compaction import Compacted
     from .history.history import History
 
 
@@ -28,13 +29,26 @@ class Session(SessionReads):
     @functools.cached_property
     def history(self) -> History:
         """What was said in it; `history(last=50)` gives the last entries."""
-        from .history.history import History
+        from .history.compaction import Compacted
+    from .history.history import History
 
         return History(self._engine, self.id, self._require)
 
     def add(self, **entry: Any) -> int:
         """Append an entry to its history, such as `user_request=..., agent=..., response=...`; gives its number."""
         return self.history.append(entry)
+
+    def compact(self, keep_last: int = 50, *, dry_run: bool = False) -> Compacted:
+        """Sum up older entries of its history and put them away; as `history.compact`."""
+        return self.history.compact(keep_last, dry_run=dry_run)
+
+    def uncompact(self) -> int:
+        """Put back what `compact` has put away; gives how many entries."""
+        return self.history.uncompact()
+
+    def cold(self) -> Iterator[dict[str, Any]]:
+        """The entries that `compact` has put away, in order."""
+        return self.history.cold()
 
     # -- following it ------------------------------------------------------------------------------------------------
 

@@ -178,17 +178,31 @@ class BlobStore:
             if _HASH.fullmatch(entry.name):
                 yield entry.name
 
-    def sweep_temporary(self, older_than_seconds: float) -> int:
-        """Remove what killed writers left behind that long ago; returns how many files that were."""
+    def stored_bytes(self, name: str) -> int:
+        """Bytes of the file of a blob; 0 where there is none."""
+        try:
+            return self._path(name).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def temporary(self, older_than_seconds: float) -> Iterator[tuple[Path, int]]:
+        """(file, bytes) of what killed writers left behind that long ago."""
         newest = time.time() - older_than_seconds
-        removed = 0
         for entry in self._files():
             if not entry.name.startswith(_TEMPORARY):
                 continue
-            with _explained(f"temporary file {entry.name} cannot be removed"), contextlib.suppress(FileNotFoundError):
-                if entry.stat(follow_symlinks=False).st_mtime <= newest:
-                    os.unlink(entry.path)
-                    removed += 1
+            with contextlib.suppress(FileNotFoundError):
+                about = entry.stat(follow_symlinks=False)
+                if about.st_mtime <= newest:
+                    yield Path(entry.path), about.st_size
+
+    def sweep_temporary(self, older_than_seconds: float) -> int:
+        """Remove what killed writers left behind that long ago; returns how many files that were."""
+        removed = 0
+        for path, _ in self.temporary(older_than_seconds):
+            with _explained(f"temporary file {path.name} cannot be removed"), contextlib.suppress(FileNotFoundError):
+                path.unlink()
+                removed += 1
         return removed
 
     def _path(self, name: str) -> Path:

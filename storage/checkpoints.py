@@ -8,7 +8,7 @@ digest over its place and its body, so that a damaged, swapped or missing row is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -276,7 +276,7 @@ _MARK = Query(
 )
 _REFERS = exists().where(checkpoint_blobs.c.session_id == bindparam("session"))
 _KEPT = Query(
-    select(_c.number, _c.kind, _c.base, _c.marked, _REFERS)
+    select(_c.number, _c.kind, _c.base, _c.marked, _c.created_at, _REFERS)
     .where(_c.session_id == bindparam("session"))
     .order_by(_c.number)
 )
@@ -293,22 +293,35 @@ def mark(tx: Transaction, session_id: str, number: int, marked: bool) -> bool:
     return tx.run(_MARK, session=session_id, wanted=number, on=int(marked)) == 1
 
 
-def prune(tx: Transaction, hot: Hot, keep: int) -> list[str]:
-    """Keep a locked session's last `keep` checkpoints, and those that are final, manual or marked. Gives the blobs that
-    those which went referred to: they may have to go as well.
+def surplus(rows: Sequence[tuple[int, str, int, float]], keep: int, before: float = 0.0) -> list[int]:
+    """Of a session's checkpoints as (number, kind, marked, created at), in order, the numbers of those that can go: all
+    but the last `keep` of them, and those made before a time. Final, manual and marked ones stay, and the last.
+    """
+    newest = {row[0] for row in rows[-keep:]}
+    last = rows[-1][0] if rows else 0
+    return [
+        number
+        for number, kind, marked, at in rows
+        if not (marked or kind in ("final", "manual") or number == last or (number in newest and at >= before))
+    ]
+
+
+def prune(tx: Transaction, hot: Hot, keep: int, before: float = 0.0, most: int | None = None) -> list[str]:
+    """Delete `surplus` checkpoints of a locked session, the oldest first, at most so many. Gives the blobs that those
+    which went referred to: they may have to go as well.
 
     A kept checkpoint whose predecessor goes is made a full one first: no chain ever leads through a missing row.
     """
     rows = tx.rows(_KEPT, session=hot.id)
-    last = {row[0] for row in rows[-keep:]}
-    stays = [number in last or marked or kind in ("final", "manual") for number, kind, _, marked, _ in rows]
-    if all(stays):
+    going = set(surplus([(number, kind, marked, at) for number, kind, _, marked, at, _ in rows], keep, before)[:most])
+    if not going:
         return []
+    stays = [row[0] not in going for row in rows]
     try:
         full = {
             row[0]: state_at(tx, hot.id, row[0])
-            for before, row, stay in zip([True, *stays], rows, stays, strict=False)
-            if stay and not before
+            for stayed, row, stay in zip([True, *stays], rows, stays, strict=False)
+            if stay and not stayed
         }
     except (CheckpointDamaged, SealBroken, KeyMissing):
         return []  # what is left of a damaged chain stays as it is: no step may fail because of it
@@ -337,3 +350,11 @@ def _rebase(tx: Transaction, session_id: str, number: int, base: int, full: Stat
             return
     kept, digest = _as_kept(tx, session_id, number, base, body)
     tx.run(_REBASE, session=session_id, wanted=number, own=base, full=kept, sum=digest)
+
+
+_NUMBERS = Query(select(_c.number).where(_c.session_id == bindparam("session")).order_by(_c.number))
+
+
+def numbers(tx: Transaction, session_id: str) -> list[int]:
+    """The numbers of a session's checkpoints, in order."""
+    return [row[0] for row in tx.rows(_NUMBERS, session=session_id)]

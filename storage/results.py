@@ -15,7 +15,7 @@ from . import serial
 from .blobs import BlobStore
 from .cache.tables import BLOB_TAG, cached_tags
 from .database import Database, Query, Transaction
-from .histories.tables import history
+from .histories.tables import cold_history, history
 from .states.tables import state_values
 from .tables import blobs, checkpoint_blobs, partial_results, results, steps
 
@@ -136,7 +136,9 @@ _REFERRED = (
     Query(select(cached_tags.c.key).where(cached_tags.c.tag == literal(BLOB_TAG).concat(bindparam("wanted"))).limit(1)),
     Query(select(checkpoint_blobs.c.number).where(checkpoint_blobs.c.blob == bindparam("wanted")).limit(1)),
     Query(select(history.c.number).where(history.c.blob == bindparam("wanted")).limit(1)),
+    Query(select(cold_history.c.first).where(cold_history.c.blob == bindparam("wanted")).limit(1)),
 )
+_NOTED = Query(select(blobs.c.hash).where(blobs.c.hash == bindparam("wanted")))
 _FORGET_BLOB = Query(delete(blobs).where(blobs.c.hash == bindparam("wanted")))
 
 
@@ -150,23 +152,48 @@ def blobs_of(tx: Transaction, session_id: str) -> list[str]:
     return [row[0] for row in tx.rows(_BLOBS_OF, session=session_id)]
 
 
-def delete_unreferenced(tx: Transaction, blobs_: BlobStore, hashes: Iterable[str]) -> None:
-    """Delete those of the blobs that nothing refers to any more, rows and files.
+def delete_unreferenced(tx: Transaction, blobs_: BlobStore, hashes: Iterable[str]) -> list[str]:
+    """Delete those of the blobs that nothing refers to any more, rows and files; gives which.
 
     The file goes while the row is locked. If the transaction then fails, the row stays without a file: whoever records
     that content next finds the file missing and writes it again.
     """
+    gone = []
     for one in sorted(set(hashes)):
-        if tx.row(_LOCK_BLOB, wanted=one) is None or any(tx.row(query, wanted=one) for query in _REFERRED):
+        if tx.row(_LOCK_BLOB, wanted=one) is None or is_referred_to(tx, one):
             continue
         tx.run(_FORGET_BLOB, wanted=one)
         blobs_.delete(one)
+        gone.append(one)
+    return gone
+
+
+def delete_stray(tx: Transaction, blobs_: BlobStore, hashes: Iterable[str]) -> list[str]:
+    """The same for blobs that may have no row: with one of this transaction's, nobody begins to refer to them."""
+    ordered = sorted(set(hashes))
+    for one in ordered:
+        tx.run(_ADD_BLOB, wanted=one, bytes=0, moment=tx.now())
+    return delete_unreferenced(tx, blobs_, ordered)
+
+
+def is_referred_to(tx: Transaction, blob: str) -> bool:
+    """Whether anything refers to a blob."""
+    return any(tx.row(query, wanted=blob) for query in _REFERRED)
+
+
+def has_row(tx: Transaction, blob: str) -> bool:
+    """Whether a blob is noted."""
+    return tx.row(_NOTED, wanted=blob) is not None
 
 
 def let_go(tx: Transaction, database: Database, blobs_: BlobStore, hashes: Sequence[str]) -> None:
     """Delete blobs that this transaction stops referring to, and that nothing else refers to, once it is committed."""
     if hashes:
-        tx.after_commit.append(lambda: database.write(lambda tx: delete_unreferenced(tx, blobs_, hashes)))
+        tx.after_commit.append(lambda: _deleted(database, blobs_, hashes))
+
+
+def _deleted(database: Database, blobs_: BlobStore, hashes: Sequence[str]) -> None:
+    database.write(lambda tx: delete_unreferenced(tx, blobs_, hashes))
 
 
 _ADD_PARTIAL = Query(

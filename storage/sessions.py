@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, delete, exists, func, insert, literal_column, 
 from .agent_parts import agent_parts
 from .cache.tables import cache_savings, cache_waiters
 from .database import Call, Query, Row, Transaction, now
-from .histories.tables import conversations, history
+from .histories.tables import cold_history, conversations, history, history_gaps, history_reads
 from .paces import agent_turns
 from .tables import (
     agent_states,
@@ -127,11 +127,20 @@ def save(tx: Transaction, hot: Hot) -> None:
 
 
 _NO_BASE = Query(update(sessions).where(_this).values(checkpoint_base=0))
+# A moment later: who keeps a copy at hand reads anew, and the session is as old as it was.
+_REBASE = Query(
+    update(sessions).where(_this).values(checkpoint_base=bindparam("base"), updated_at=_s.updated_at + 0.001)
+)
 
 
 def start_chain_anew(tx: Transaction, session_id: str) -> None:
     """Let the next checkpoint of a locked session be a full one. For those who look at it, nothing has changed."""
     tx.run(_NO_BASE, session=session_id)
+
+
+def rebase(tx: Transaction, hot: Hot) -> None:
+    """Write a locked session back of which nothing has changed but which checkpoints it has."""
+    tx.run(_REBASE, session=hot.id, base=hot.checkpoint_base)
 
 
 def identity(tx: Transaction, session_id: str) -> Identity | None:
@@ -316,13 +325,14 @@ _BYTES_OF = Query(
 )
 #: Two transactions that start a session for one user count one after the other.
 _ALONE = Query(text("SELECT pg_advisory_xact_lock(7201462, hashtext(:whose))"))
-_OWNED = (
+#: What has rows of sessions, each with its `session_id`.
+OWNED = (
     session_documents, session_tags, steps, step_inputs, edges, results, agent_states, partial_results, findings,
     conflicts, checkpoints, events, outbox, agent_parts, cache_waiters, cache_savings, agent_turns,
     checkpoint_blobs, state_changes,
-    conversations, history,
+    conversations, history, cold_history, history_gaps, history_reads,
 )  # fmt: skip
-_DELETE = [Query(delete(t).where(t.c.session_id == bindparam("session"))) for t in _OWNED]
+_DELETE = [Query(delete(t).where(t.c.session_id == bindparam("session"))) for t in OWNED]
 _DELETE_ROW = Query(delete(sessions).where(_this))
 _DELETE_WORDS = Query(text("DELETE FROM session_search WHERE session_id = :session"))
 
@@ -350,5 +360,11 @@ def erase(tx: Transaction, session_id: str) -> bool:
     """Delete a session and every row that belongs to it; False if there is none."""
     for query in _DELETE:
         tx.run(query, session=session_id)
+    return erase_row(tx, session_id)
+
+
+def erase_row(tx: Transaction, session_id: str) -> bool:
+    """Delete a session's own row, so that there is no such session any more, and what it is found by."""
+    tx.run(_DROP_TAGS, session=session_id)
     tx.run(_DELETE_WORDS, session=session_id)
     return tx.run(_DELETE_ROW, session=session_id) == 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,6 +55,7 @@ def prepare(connection: Any, _record: Any = None) -> None:
     sound = is_sound(library().sqlite_version_info)
     for pragma in (
         "busy_timeout=10000",
+        "auto_vacuum=INCREMENTAL",  # of a new file, and so before anything is written to it
         f"journal_mode={'WAL' if sound else 'DELETE'}",
         "synchronous=FULL",
         "mmap_size=0",
@@ -108,6 +111,21 @@ class WriteGate:
         """After a fork: the inherited files share the parent's locks, so open our own."""
         self.thread = threading.Lock()
         self.close()
+
+
+@contextlib.contextmanager
+def through(gate: WriteGate | None) -> Iterator[None]:
+    """Hold the gate, for what is not done in a transaction of `Database`; nothing where there is none."""
+    if gate is None:
+        yield
+        return
+    with gate.thread:
+        handle = gate.handle()
+        try:
+            gate.lock()
+            yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def _locked_at_once(gate: int) -> bool:

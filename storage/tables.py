@@ -87,7 +87,14 @@ session_documents = Table(
     Column("body", Text, nullable=False),
 )
 
-session_tags = Table("session_tags", metadata, Column("tag", Text, primary_key=True), _session_key(), **_TOGETHER)
+session_tags = Table(
+    "session_tags",
+    metadata,
+    Column("tag", Text, primary_key=True),
+    _session_key(),
+    Index("session_tags_by_session", "session_id"),
+    **_TOGETHER,
+)
 
 steps = Table(
     "steps",

@@ -45,15 +45,15 @@ from .loading import load_agents
 from .relay import PUBLISH_SECONDS, Publisher, Relay
 from .serving import Serving
 from .timeline import Timeline
+from .upkeep import Upkeep
 
 if TYPE_CHECKING:  # a worker does without them, and starts the sooner
-    from ..orchestration.backups.backups import Backups
     from ..orchestration.schemas.runs import Migrations
 
 logger = logging.getLogger("celeriac")
 
 
-class Celeriac:
+class Celeriac(Upkeep):
     """Durable sessions for a Celery app.
 
     `Celeriac()` makes an app of its own from the settings; `Celeriac(app)` joins a user's app: its workers then run
@@ -174,13 +174,6 @@ class Celeriac:
         """The cache of agents' results, shared by all processes of this database."""
         self.prepare()
         return self._cache if self._is_plain else self._acting(self._engine.caller).cache
-
-    @property
-    def backups(self) -> Backups:
-        """Backups of all there is, of all tenants. Raises AccessDenied without admin on everything."""
-        from ..orchestration.backups.backups import Backups
-
-        return Backups(self.engine, self.engine.caller)
 
     def research(self, question: str, folders: Sequence[str | Path], *, out: str | Path, **more: Any) -> Session:
         """Start the built-in research job, and do not wait for it; as `Acting.research`."""

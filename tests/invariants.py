@@ -15,8 +15,11 @@ from celeriac.storage.cache.tables import BLOB_TAG
 
 TABLES = (
     "sessions", "steps", "edges", "results", "events", "blobs", "checkpoints", "partial_results", "outbox",
-    "state_values", "state_changes", "checkpoint_blobs", "cached_tags",
+    "state_values", "state_changes", "checkpoint_blobs", "cached_tags", "history", "cold_history", "conversations",
+    "history_gaps", "removals",
 )  # fmt: skip
+#: What names blobs.
+NAMING = ("results", "state_values", "checkpoint_blobs", "history", "cold_history")
 STATES = {"blocked", "ready", "running", "waiting", *steps.FINAL}
 
 
@@ -38,6 +41,7 @@ def check(engine: Engine, damaged: bool = False) -> None:
         _check_graph(session, by_session[session["id"]], tables["edges"])
         _check_events(session, [e for e in tables["events"] if e["session_id"] == session["id"]])
     _check_orphans(tables)
+    _check_histories(tables)
     _check_results(engine, tables)
     if not damaged:
         _check_checkpoints(engine, tables)
@@ -96,13 +100,30 @@ def _check_graph(session: dict[str, Any], rows: list[dict[str, Any]], edges: lis
 
 
 def _check_events(session: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    assert sorted(e["seq"] for e in rows) == list(range(1, session["event_seq"] + 1)), f"events of {session['id']}"
+    """Numbered without a gap; the oldest may have been deleted by retention."""
+    found, last = sorted(e["seq"] for e in rows), session["event_seq"]
+    assert found and found == list(range(last - len(found) + 1, last + 1)), f"events of {session['id']}"
+
+
+def _check_histories(tables: dict[str, list[dict[str, Any]]]) -> None:
+    """Numbers go up to how many there were, and all that are missing are accounted for."""
+    gone = {row["session_id"]: row["gone"] for row in tables["history_gaps"]}
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for row in tables["history"]:
+        numbers[row["session_id"]].append(row["number"])
+    for row in tables["conversations"]:
+        session_id = row["session_id"]
+        found = numbers.pop(session_id, [])
+        assert max(found, default=0) <= row["entries"], f"history of {session_id}"
+        assert len(found) == row["entries"] - gone.pop(session_id, 0), f"history of {session_id}"
+    assert not numbers and not gone
+    assert not tables["removals"], "sessions that are not wholly deleted"
 
 
 def _check_orphans(tables: dict[str, list[dict[str, Any]]]) -> None:
     known = {s["id"] for s in tables["sessions"]}
     for name, rows in tables.items():
-        if name not in ("sessions", "blobs", "state_values", "cached_tags"):
+        if name not in ("sessions", "blobs", "state_values", "cached_tags", "removals"):
             assert {r["session_id"] for r in rows} <= known, f"{name} of deleted sessions"
 
 
@@ -113,7 +134,7 @@ def _check_results(engine: Engine, tables: dict[str, list[dict[str, Any]]]) -> N
         if row["result_epoch"] is not None:
             assert (row["session_id"], row["number"], row["result_epoch"]) in recorded, row["name"]
             assert row["result_epoch"] <= row["epoch"], row["name"]
-    named = {r["blob"] for name in ("results", "state_values", "checkpoint_blobs") for r in tables[name] if r["blob"]}
+    named = {r["blob"] for name in NAMING for r in tables[name] if r["blob"]}
     named |= {r["tag"].removeprefix(BLOB_TAG) for r in tables["cached_tags"] if r["tag"].startswith(BLOB_TAG)}
     assert named == {b["hash"] for b in tables["blobs"]}
     for one in named:

@@ -197,3 +197,17 @@ def test_importing_the_settings_imports_neither_celery_nor_sqlalchemy() -> None:
         "import sys, celeriac.config; print({'celery', 'kombu', 'sqlalchemy', 'alembic', 'rich'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_a_table_of_a_file_holds_the_settings_that_begin_with_its_name() -> None:
+    Path("celeriac.toml").write_text(
+        'queue = "q"\n[retention]\nevents_days = 30\nbackups = "on"\n[prune]\nmessages = 5\n'
+    )
+    settings = load()
+    assert (settings.retention_events_days, settings.retention_backups, settings.prune_messages) == (30, "on", 5)
+    Path("celeriac.toml").write_text("[retention]\nevent_days = 30\n")
+    assert refusal() == (
+        "unknown setting 'retention_event_days' in celeriac.toml; the nearest is 'retention_events_days'"
+    )
+    Path("celeriac.toml").write_text("[retention]\nevents_days = -1\n")
+    assert "setting retention_events_days = -1" in refusal()

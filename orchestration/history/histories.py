@@ -10,6 +10,7 @@ from ...errors import SessionNotFound
 from ...storage import serial
 from ...storage.histories.opening import open_place
 from ...storage.histories.protocol import HistoryConflict, HistoryError, Item, Kept, Place
+from ...storage.histories.sql import SqlPlace
 from ..engine import Engine
 from ..guard.access import Caller
 from .entries import mark_of
@@ -60,6 +61,12 @@ class Histories:
 
 def move(source: Place, target: Place, name: str) -> int:
     """Move a conversation; see `Histories.move`."""
+    for place in (source, target):
+        if isinstance(place, SqlPlace) and (gaps := place.gaps(name)):
+            raise HistoryError(
+                f"history of {name} is not moved: {gaps:,} of its entries were put away or pruned, and its numbers "
+                "would change; put them back first (celeriac history uncompact), if they are only put away"
+            )
     there, sure = target.count(name), 0
     while True:
         here = source.count(name)

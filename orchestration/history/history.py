@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from ...errors import SessionError, SessionNotFound
 from ...storage import serial, sessions
 from ...storage.database import Transaction
+from ...storage.histories import thinning
 from ...storage.histories.protocol import HistoryError, Item, Kept
 from ...storage.histories.sql import SqlPlace
 from ..engine import Engine
 from ..guard.access import Right, needs
 from ..guard.doors import place_of
 from ..turn import Turn
+from .compaction import Compacted, compact, put_away, summed_up, uncompact
 from .entries import IMPORTANT, all_shown, body_of, item_of
 from .lines import BadLine, Lines, check, entries_of
 from .pages import pages
@@ -114,8 +118,13 @@ class History:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def __call__(self, last: int | None = None) -> list[dict[str, Any]]:
-        """The last so many entries in order, or all of them."""
+    def __call__(self, last: int | None = None, *, cold: bool = False) -> list[dict[str, Any]]:
+        """The last so many entries in order, or all of them. `cold`: what `compact` has put away in the place of its
+        summaries.
+        """
+        if cold:
+            entries = list(self.whole())
+            return entries if last is None else entries[max(len(entries) - last, 0) :]
         return list(self.all()) if last is None else self.last(last)
 
     @needs("read")
@@ -136,6 +145,18 @@ class History:
         for kept in pages(self._place, self._id, after):
             self._require("read")  # it may have been taken back since the last page
             yield from self._shown(kept)
+
+    @needs("read")
+    def cold(self) -> Iterator[dict[str, Any]]:
+        """The entries that `compact` has put away, in order. Raises HistoryError outside of the database."""
+        for entry in put_away(self._engine, self._id):
+            self._require("read")
+            yield entry
+
+    def whole(self) -> Iterator[dict[str, Any]]:
+        """All entries in order, those that were put away in the place of the summaries."""
+        hot = (entry for entry in self.all() if summed_up(entry) is None)
+        return heapq.merge(self.cold(), hot, key=itemgetter("number"))
 
     @needs("read")
     def count(self) -> int:
@@ -197,11 +218,12 @@ class History:
         """
         if not isinstance(keep, int) or keep < 0:
             raise HistoryError(f"keep = {keep!r} is not allowed; allowed: a whole number, at least 0")
-        entries = self._place.count(self._id)
+        newest = self._place.load(self._id, limit=keep + 1, newest=True)
+        border = newest[0].number if len(newest) > keep else 0
 
         def work(turn: Turn) -> tuple[int, int]:
             before = self._pruned(turn.tx)
-            upto = max(before, entries - keep)
+            upto = max(before, border)
             if upto > before:
                 sessions.put_document(turn.tx, self._id, _PRUNED, serial.encode({"pruned": upto}).decode())
                 turn.event("history.pruned", component="history", data={"up_to": upto})
@@ -209,7 +231,23 @@ class History:
 
         before, upto = self._engine.in_turn(self._id, work)
         kept = self._place.load(self._id, before + 1, upto, mark=IMPORTANT)
-        return upto - before - len(kept)
+        return self._between(before, upto) - len(kept)
+
+    def _between(self, after: int, last: int) -> int:
+        """How many entries there are with numbers over `after`, up to `last`."""
+        if not isinstance(self._place, SqlPlace) or not self._place.gaps(self._id):
+            return last - after
+        return self._engine.database.read(lambda tx: thinning.there(tx, self._id, after, last))
+
+    @needs("admin")
+    def compact(self, keep_last: int = 50, *, dry_run: bool = False) -> Compacted:
+        """Sum up all but the newest `keep_last` entries in one, and put them away; see `compaction.compact`."""
+        return compact(self._engine, self._id, keep_last, dry_run)
+
+    @needs("admin")
+    def uncompact(self) -> int:
+        """Put back all that `compact` has put away; gives how many entries that is. Raises HistoryError."""
+        return uncompact(self._engine, self._id)
 
     @needs("read")
     def summarize(self, last_n: int | None = None) -> Summary:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from fcntl import LOCK_UN, flock
 from typing import Any
 
 from ...errors import StorageError
@@ -32,7 +31,7 @@ def alone(database: Database, write: bool = False) -> Iterator[Any]:
     connections = database.connections
     with connections.busy, contextlib.ExitStack() as held:
         if write and connections.gate is not None:
-            held.enter_context(_through(connections.gate))
+            held.enter_context(sqlite.through(connections.gate))
         connection = connections.open()
         held.callback(connection.close)  # rolls back what was not committed
         try:
@@ -44,14 +43,3 @@ def alone(database: Database, write: bool = False) -> Iterator[Any]:
             if is_of_driver(fault):
                 raise StorageError(f"the database refused: {type(fault).__name__}: {fault}") from fault
             raise
-
-
-@contextlib.contextmanager
-def _through(gate: sqlite.WriteGate) -> Iterator[None]:
-    with gate.thread:
-        handle = gate.handle()
-        try:
-            gate.lock()
-            yield
-        finally:
-            flock(handle, LOCK_UN)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import BigInteger, bindparam, cast, delete, insert, literal_column, select
+from sqlalchemy import BigInteger, bindparam, cast, delete, func, insert, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ...errors import CeleriacError, SessionError, SessionNotFound
@@ -20,12 +20,12 @@ from ..results import refer_to
 from ..sessions import status
 from ..tables import sessions
 from .protocol import Item, chunks
-from .tables import conversations, history
+from .tables import cold_history, conversations, history, history_gaps, history_reads
 
 #: So many rows may travel with the COMMIT; more are not kept in memory until then.
 _FEW = 50
 #: What a sealed body is bound to, with the session and the number.
-_BODY = "history.body"
+BODY = "history.body"
 _h = history.c
 _c = conversations.c
 _mine = _h.session_id == bindparam("session")
@@ -51,11 +51,13 @@ _HOLD_SESSION = Query(
 )
 _TURN = Query(select(_h.turn).where(_mine, _h.number == bindparam("wanted")))
 _LENGTH = Query(select(_c.entries).where(_c.session_id == bindparam("session")))
+_gone = select(history_gaps.c.gone).where(history_gaps.c.session_id == bindparam("session")).scalar_subquery()
+_COUNT = Query(select(_c.entries - func.coalesce(_gone, 0)).where(_c.session_id == bindparam("session")))
 _HOLD = Query(select(_c.entries).where(_c.session_id == bindparam("session")).with_for_update())
 _BLOBS = Query(select(_h.blob).where(_mine, _h.blob.is_not(None)).distinct())
 _CLEAR = [
-    Query(delete(history).where(_mine)),
-    Query(delete(conversations).where(_c.session_id == bindparam("session"))),
+    Query(delete(one).where(one.c.session_id == bindparam("session")))
+    for one in (history, conversations, cold_history, history_gaps, history_reads)
 ]
 _NAMES = Query(
     select(_c.session_id).where(_c.session_id > bindparam("beyond")).order_by(_c.session_id).limit(bindparam("most"))
@@ -89,7 +91,7 @@ def append(tx: Transaction, blobs: BlobStore, session_id: str, items: Iterable[I
                     "number": number,
                     "at": moment if item.at is None else item.at,
                     "mark": item.mark,
-                    "body": None if blob else tx.seal(item.body.decode(), _BODY, session_id, number),
+                    "body": None if blob else tx.seal(item.body.decode(), BODY, session_id, number),
                     "blob": blob,
                     "size": len(item.body),
                     "turn": None if first else turn,
@@ -118,8 +120,13 @@ def went_in(tx: Transaction, session_id: str, number: int, turn: int) -> bool:
     return bool(tx.value(_TURN, session=session_id, wanted=number) == turn)
 
 
-def length(tx: Transaction, session_id: str) -> int:
+def count(tx: Transaction, session_id: str) -> int:
     """How many entries there are."""
+    return int(tx.value(_COUNT, session=session_id) or 0)
+
+
+def length(tx: Transaction, session_id: str) -> int:
+    """The number of the last entry."""
     return int(tx.value(_LENGTH, session=session_id) or 0)
 
 
@@ -153,7 +160,7 @@ def load(
     )
     rows = rows[::-1] if newest else rows
     if any(body is not None and body[0] != "{" for _, _, body in rows):
-        rows = [(number, at, tx.open(body, _BODY, session_id, number)) for number, at, body in rows]
+        rows = [(number, at, tx.open(body, BODY, session_id, number)) for number, at, body in rows]
     return rows
 
 
@@ -171,7 +178,7 @@ def blobs_of(tx: Transaction, session_id: str) -> list[str]:
 
 
 def hold(tx: Transaction, session_id: str) -> int:
-    """Keep others from appending until the transaction ends; gives how many entries there are."""
+    """Keep others from appending until the transaction ends; gives the number of the last entry."""
     return int(tx.value(_HOLD, session=session_id) or 0)
 
 
@@ -186,4 +193,4 @@ def names(tx: Transaction, beyond: str, most: int) -> Iterator[str]:
     return (row[0] for row in tx.rows(_NAMES, beyond=beyond, most=most))
 
 
-__all__ = ["append", "blob_of", "blobs_of", "clear", "hold", "length", "load", "names", "went_in"]
+__all__ = ["BODY", "append", "blob_of", "blobs_of", "clear", "count", "hold", "length", "load", "names", "went_in"]

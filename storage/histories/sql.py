@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from .. import results
 from ..blobs import BlobStore
 from ..database import Database, Transaction
-from . import rows
+from . import cold, rows, thinning
 from .protocol import Capabilities, Item, Kept, grown
 
 _NAMES_AT_ONCE = 1000
@@ -69,17 +69,22 @@ class SqlPlace:
         return None if blob is None else self._blobs.get(blob)
 
     def count(self, conversation: str) -> int:
-        return self._database.read(lambda tx: rows.length(tx, conversation))
+        return self._database.read(lambda tx: rows.count(tx, conversation))
+
+    def gaps(self, conversation: str) -> int:
+        """How many numbers no entry has any more."""
+        return self._database.read(lambda tx: thinning.gaps(tx, conversation))
 
     def delete(self, conversation: str, expected: int | None = None) -> int:
         return self._database.write(lambda tx: self.delete_with(tx, conversation, expected))
 
     def delete_with(self, tx: Transaction, conversation: str, expected: int | None = None) -> int:
         """Delete in a transaction of the caller's."""
-        found = rows.hold(tx, conversation)
+        rows.hold(tx, conversation)
+        found = rows.count(tx, conversation)
         if expected is not None and found != expected:
             raise grown(conversation, expected, found)
-        hashes = rows.blobs_of(tx, conversation)
+        hashes = rows.blobs_of(tx, conversation) + cold.blobs_of(tx, conversation)
         rows.clear(tx, conversation)
         results.delete_unreferenced(tx, self._blobs, hashes)
         return found

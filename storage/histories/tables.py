@@ -1,8 +1,8 @@
-"""The tables of histories: what is said in sessions, in order, never changed."""
+"""The tables of histories: what is said in sessions, in order; entries are never changed, but may go."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, SmallInteger, Table, Text, text
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, SmallInteger, Table, Text, text
 
 from ..tables import metadata
 
@@ -37,4 +37,42 @@ history = Table(
         postgresql_where=text("mark > 0"),
     ),
     Index("history_blobs", "blob", sqlite_where=text("blob IS NOT NULL"), postgresql_where=text("blob IS NOT NULL")),
+)
+
+#: Numbers that no entry has any more, because it was pruned or put away: none but where there is a row.
+history_gaps = Table(
+    "history_gaps",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("gone", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: Entries that were put away: see `cold`.
+cold_history = Table(
+    "cold_history",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("compaction", BigInteger, primary_key=True, autoincrement=False),  # the number of its summary
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, nullable=False),
+    Column("entries", Integer, nullable=False),
+    Column("size", BigInteger, nullable=False),  # bytes of the entries as they were
+    Column("body", LargeBinary, nullable=False),  # zstd over msgpack: [[number, at, mark, body] ...]
+    Column("blob", Text),  # of a single large entry: the blob that holds it
+    Column("at", Double, nullable=False),
+    Index(
+        "cold_history_blobs", "blob", sqlite_where=text("blob IS NOT NULL"), postgresql_where=text("blob IS NOT NULL")
+    ),
+)
+
+#: How often entries were read, by blocks of some numbers, and when last; where the setting asks for it.
+history_reads = Table(
+    "history_reads",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("block", BigInteger, primary_key=True, autoincrement=False),
+    Column("reads", BigInteger, nullable=False),
+    Column("read_at", Double, nullable=False),
+    sqlite_with_rowid=False,
 )

@@ -16,7 +16,7 @@ from .. import checkpoints, findings, results
 from ..blobs import BlobStore
 from ..cache.tables import cached_results, cached_tags
 from ..database import Database, Query, Transaction
-from ..histories.tables import history
+from ..histories.tables import cold_history, history
 from ..tables import blobs as blob_rows
 from ..tables import checkpoints as checkpoint_rows
 from ..tables import conflicts as conflict_rows
@@ -130,7 +130,7 @@ def _seal_some(tx: Transaction, codec: Codec, rows: list[tuple[str, int]], tally
 
 _HOLD: Final = Query(select(blob_rows.c.hash).where(blob_rows.c.hash == bindparam("wanted")).with_for_update())
 #: What refers to blobs that are looked into.
-_REFERRING: Final = (result_rows, history)
+_REFERRING: Final = (result_rows, history, cold_history)
 _REFER: Final = [
     Query(update(one).where(one.c.blob == bindparam("wanted")).values(blob=bindparam("instead"))) for one in _REFERRING
 ]

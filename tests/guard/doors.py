@@ -48,6 +48,9 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "restore": lambda s: s.restore(1),
         "change": lambda s: s.change(title="x"),
         "add": lambda s: s.add(user_request="x"),
+        "compact": lambda s: s.compact(),
+        "uncompact": lambda s: s.uncompact(),
+        "cold": lambda s: list(s.cold()),
     },
     Sessions: {
         "start": lambda s: s.start(PLAN),
@@ -112,8 +115,10 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "range": lambda h: h.range(1, 5),
         "all": lambda h: list(h.all()),
         **{name: (lambda h, name=name: getattr(h, name)()) for name in (
-            "count", "window", "summarize", "prune", "clear",
+            "count", "window", "summarize", "prune", "clear", "compact", "uncompact",
         )},
+        "cold": lambda h: list(h.cold()),
+        "whole": lambda h: list(h.whole()),
     },
     Histories: {
         "list": lambda h: list(h.list()),
@@ -159,8 +164,8 @@ WRITES: dict[type, set[str]] = {
     StepState: {"set", "set_many", "delete", "clear", "update", "compare_and_set"},
 }  # fmt: skip
 ADMINS: dict[type, set[str]] = {
-    Session: {"run", "reveal"}, Sessions: {"delete"}, Grants: {"add", "remove"},
-    History: {"clear"}, Histories: {"move"},
+    Session: {"run", "reveal", "compact", "uncompact"}, Sessions: {"delete"}, Grants: {"add", "remove"},
+    History: {"clear", "compact", "uncompact"}, Histories: {"move"},
 }  # fmt: skip
 #: What another tenant does for itself.
 OWN: dict[type, set[str]] = {

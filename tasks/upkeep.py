@@ -1,0 +1,33 @@
+"""What keeps all that there is in order: backups, and retention. Imported when it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..orchestration.backups.backups import Backups
+    from ..orchestration.engine import Engine
+    from ..orchestration.keeping.retention import Retention
+
+
+class Upkeep:
+    """The upkeep of a Celeriac, which has an engine."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine."""
+        raise NotImplementedError
+
+    @property
+    def backups(self) -> Backups:
+        """Backups of all there is, of all tenants. Raises AccessDenied without admin on everything."""
+        from ..orchestration.backups.backups import Backups
+
+        return Backups(self.engine, self.engine.caller)
+
+    @property
+    def retention(self) -> Retention:
+        """Letting go what the settings `retention_...` do not keep. Raises AccessDenied without admin on everything."""
+        from ..orchestration.keeping.retention import Retention
+
+        return Retention(self.engine, self.engine.caller)
