@@ -29,8 +29,7 @@ class Session(SessionReads):
     @functools.cached_property
     def history(self) -> History:
         """What was said in it; `history(last=50)` gives the last entries."""
-        from .history.compaction import Compacted
-    from .history.history import History
+        from .history.history import History
 
         return History(self._engine, self.id, self._require)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ def test_cold_messages_are_in_backups(tmp_path: Path, database_url: str) -> None
 def test_cold_messages_are_sealed_and_come_under_a_new_key_with_the_fields_in_them(
     tmp_path: Path, database_url: str
 ) -> None:
-    keys = Keys("old", {"old": new_key()})
+    keys = Keys("old", {"old": new_key()}, secrets.token_bytes(32))
     keyfile.write(tmp_path / "keys.toml", keys)
     rules = {"fields": [{"path": "pin", "action": "encrypt"}]}
     more: dict[str, Any] = {"data_dir": tmp_path / "data", "database_url": database_url, "guard_rules": rules}
@@ -202,7 +203,7 @@ def test_cold_messages_are_sealed_and_come_under_a_new_key_with_the_fields_in_th
     assert tally.refused == []
     assert set(rotating.counted(c.engine).found) == {"new-one"}
     c.close()
-    keyfile.write(tmp_path / "keys.toml", Keys("new-one", {"new-one": both.secrets["new-one"]}))
+    keyfile.write(tmp_path / "keys.toml", Keys("new-one", {"new-one": both.secrets["new-one"]}, both.hash))
     c = Celeriac(embed=False, **more, encrypt="all")
     session = c.sessions.get(session.id)
     assert [session.reveal(entry["content"])["pin"] for entry in session.cold()] == ["4711"] * 7
