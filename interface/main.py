@@ -33,6 +33,7 @@ COMMANDS = {
     "backup": "backup:backup",
     "move": "backup:move",
     "retention": "retention:retention",
+    "prune": "prune:prune",
     "doctor": "doctor:doctor",
 }
 

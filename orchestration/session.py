@@ -21,6 +21,7 @@ from .turn import Turn
 if TYPE_CHECKING:
     from .history.compaction import Compacted
     from .history.history import History
+    from .keeping.pruning import Pruned
 
 
 class Session(SessionReads):
@@ -40,6 +41,12 @@ class Session(SessionReads):
     def compact(self, keep_last: int = 50, *, dry_run: bool = False) -> Compacted:
         """Sum up older entries of its history and put them away; as `history.compact`."""
         return self.history.compact(keep_last, dry_run=dry_run)
+
+    def prune(self, strategy: str, **limits: Any) -> Pruned:
+        """Let messages of it go; `strategy` and limits (keep, max_bytes, ttl, similarity, dry_run) as `Pruning.run`."""
+        from .keeping.pruning import Pruning
+
+        return Pruning(self._engine, self._caller).run(strategy, session=self.id, **limits)
 
     def uncompact(self) -> int:
         """Put back what `compact` has put away; gives how many entries."""

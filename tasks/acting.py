@@ -19,6 +19,7 @@ from ..orchestration.state.state import State
 from ..orchestration.streams import Waker
 
 if TYPE_CHECKING:
+    from ..orchestration.keeping.pruning import Pruning
     from ..orchestration.schemas.runs import Migrations
 
 
@@ -68,6 +69,13 @@ class Acting:
         from ..orchestration.schemas.runs import Migrations
 
         return Migrations(self.state, schemas, self._engine, settings.state_url or settings.database, self.caller)
+
+    @property
+    def pruning(self) -> Pruning:
+        """Letting go sessions and messages by use, age, size and likeness."""
+        from ..orchestration.keeping.pruning import Pruning
+
+        return Pruning(self._engine, self.caller)
 
     def research(
         self,

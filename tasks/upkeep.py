@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..orchestration.backups.backups import Backups
     from ..orchestration.engine import Engine
+    from ..orchestration.keeping.pruning import Pruning
     from ..orchestration.keeping.retention import Retention
 
 
@@ -24,6 +25,13 @@ class Upkeep:
         from ..orchestration.backups.backups import Backups
 
         return Backups(self.engine, self.engine.caller)
+
+    @property
+    def pruning(self) -> Pruning:
+        """Letting go sessions and messages by use, age, size and likeness."""
+        from ..orchestration.keeping.pruning import Pruning
+
+        return Pruning(self.engine, self.engine.caller)
 
     @property
     def retention(self) -> Retention:

@@ -24,6 +24,7 @@ from .compaction import Compacted, compact, put_away, summed_up, uncompact
 from .entries import IMPORTANT, all_shown, body_of, item_of
 from .lines import BadLine, Lines, check, entries_of
 from .pages import pages
+from .reading import reads_of
 from .summaries import Summary, summarise
 from .tokens import tokens_of
 from .windows import Limits, Window, window
@@ -42,6 +43,7 @@ class History:
         self._require = require  # raises AccessDenied, as the session's handle does
         self._id = session_id
         self._place = engine.conversations
+        self._reads = reads_of(engine)
 
     def __repr__(self) -> str:
         return f"<History of {self._id}>"
@@ -173,6 +175,8 @@ class History:
         return self.all()
 
     def _shown(self, kept: list[Kept]) -> list[dict[str, Any]]:
+        if self._reads is not None:
+            self._reads.note(self._id, kept)
         return all_shown(kept)
 
     # -- as JSON lines -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from celeriac.orchestration.cache.door import CallersCache
 from celeriac.orchestration.guard.grants import Grants
 from celeriac.orchestration.history.histories import Histories
 from celeriac.orchestration.history.history import History
+from celeriac.orchestration.keeping.pruning import Pruning
 from celeriac.orchestration.schemas.runs import Migrations
 from celeriac.orchestration.session import Session
 from celeriac.orchestration.sessions import Sessions
@@ -50,6 +51,7 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "add": lambda s: s.add(user_request="x"),
         "compact": lambda s: s.compact(),
         "uncompact": lambda s: s.uncompact(),
+        "prune": lambda s: s.prune("lru", keep=0),
         "cold": lambda s: list(s.cold()),
     },
     Sessions: {
@@ -124,6 +126,10 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "list": lambda h: list(h.list()),
         "move": lambda h: h.move(h.known, "file:///nowhere/that/is"),
     },
+    Pruning: {
+        "run": lambda p: p.run("lru", keep=0),
+        "stats": lambda p: p.stats(),
+    },
     Acting: {"research": lambda s: s.research("q", ["/"], out="/tmp/nowhere")},
     StepState: {
         "get": lambda s: s.get("k"),
@@ -142,7 +148,7 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
 #: What gives no data and changes none: parts of others, and what gives a handle that is checked itself.
 FREE: dict[type, set[str]] = {
     State: {"capabilities", "of_tenant", "with_access", "bound", "close", "place_of", "class_for", "write", "updating"},
-    Acting: {"sessions", "state", "cache", "grants", "migrations", "histories"},
+    Acting: {"sessions", "state", "cache", "grants", "migrations", "histories", "pruning"},
     StepState: {"of"},
     Session: {"history"},
 }
@@ -164,14 +170,15 @@ WRITES: dict[type, set[str]] = {
     StepState: {"set", "set_many", "delete", "clear", "update", "compare_and_set"},
 }  # fmt: skip
 ADMINS: dict[type, set[str]] = {
-    Session: {"run", "reveal", "compact", "uncompact"}, Sessions: {"delete"}, Grants: {"add", "remove"},
-    History: {"clear", "compact", "uncompact"}, Histories: {"move"},
+    Session: {"run", "reveal", "compact", "uncompact", "prune"}, Sessions: {"delete"}, Grants: {"add", "remove"},
+    History: {"clear", "compact", "uncompact"}, Pruning: {"run", "stats"}, Histories: {"move"},
 }  # fmt: skip
 #: What another tenant does for itself.
 OWN: dict[type, set[str]] = {
     Sessions: {"start", "create", "cache_stats"},
     Acting: {"research"},
     Grants: {"add"},
+    Pruning: {"run"},
     Migrations: {"run", "dry_run"},
 }
 
