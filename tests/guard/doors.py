@@ -127,7 +127,7 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "move": lambda h: h.move(h.known, "file:///nowhere/that/is"),
     },
     Pruning: {
-        "run": lambda p: p.run("lru", keep=0),
+        "run": lambda p: p.run("lru", keep=10**9),
         "stats": lambda p: p.stats(),
     },
     Acting: {"research": lambda s: s.research("q", ["/"], out="/tmp/nowhere")},
