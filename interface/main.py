@@ -32,6 +32,7 @@ COMMANDS = {
     "db": "db:db",
     "backup": "backup:backup",
     "move": "backup:move",
+    "maintenance": "maintenance:maintenance",
     "doctor": "doctor:doctor",
 }
 
