@@ -72,6 +72,9 @@ def test_a_job_that_fails_says_why_and_exits_1(cli: Cli, tmp_path: Path, monkeyp
     (job,) = (one for one in told(cli) if one["name"] == "backup")
     assert job["last_outcome"] == "failed" and "file" in job["error"]
     assert "backup: " in cli().output
+    doctor = CliRunner().invoke(celeriac, ["doctor", "--json"], prog_name="celeriac")
+    (found,) = (one for one in json.loads(doctor.stdout)["checks"] if one["check"] == "maintenance")
+    assert found["status"] == "warn" and found["found"].startswith("backup failed: ")
 
 
 def test_an_embedded_worker_does_what_is_due(tmp_path: Path) -> None:
