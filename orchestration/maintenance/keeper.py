@@ -168,7 +168,13 @@ class Keeper:
         began, lost = time.monotonic(), threading.Event()
         with self._lease(name, epoch, claim, lost):
             run = Run(name, due, epoch, engine, self._cache, (ending, lost))
-            outcome, detail, error = self._work(run)
+            try:
+                outcome, detail, error = self._work(run)
+            except BaseException:  # the process is to end: who had it run by hand means this run, others any
+                with contextlib.suppress(Exception):
+                    broken_off = ("failed", None, "interrupted") if source == "hand" else ("stopped", None, None)
+                    self._record(name, epoch, claim, *broken_off)
+                raise
         seconds = time.monotonic() - began
         if lost.is_set() or not self._record(name, epoch, claim, outcome, detail, error):
             logger.warning("the job %s was taken from this process after %.1f s", name, seconds)

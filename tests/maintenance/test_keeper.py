@@ -185,6 +185,21 @@ def test_a_worker_that_stops_gives_its_job_back(make_keeper: MakeKeeper) -> None
     assert [one.outcome for one in runs(first)] == ["done"]
 
 
+@pytest.mark.parametrize(("source", "outcomes"), [("hand", ["failed"]), ("worker", ["done"])])
+def test_a_run_that_is_interrupted_is_given_back_unless_it_was_by_hand(
+    make_keeper: MakeKeeper, source: str, outcomes: list[str]
+) -> None:
+    def interrupted(run: Run) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    first, second = make_keeper({"job": interrupted}), make_keeper({"job": nothing})
+    made_due(first)
+    with pytest.raises(KeyboardInterrupt):
+        first.run_now("job") if source == "hand" else first.run_if_due("job", "worker")
+    second.attend(threading.Event())
+    assert [one.outcome for one in runs(first)] == outcomes
+
+
 def test_a_run_by_hand_counts_as_the_run_of_a_time_that_was_missed(make_keeper: MakeKeeper) -> None:
     keeper = make_keeper({"job": nothing})
     made_due(keeper)
