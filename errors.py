@@ -47,6 +47,10 @@ class BackupDamaged(BackupError):
     """A piece of a backup is missing or was changed; nothing was restored."""
 
 
+class MaintenanceError(CeleriacError):
+    """There is no such job of maintenance, or it is at work already."""
+
+
 class KeyMissing(CeleriacError):
     """A key that is needed is not in the key ring, or is another one than the object was sealed with."""
 

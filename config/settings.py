@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from pydantic.fields import FieldInfo
 
 from ..errors import SettingsError
+from . import schedules
 from .keeping import Keeping, Switch, flat
 from .urls import Schemes, for_engine, masked
 
@@ -65,6 +66,10 @@ def _name(value: str) -> str:
     if "\0" in value or len(value.encode(errors="replace")) > 512 or value != value.encode(errors="replace").decode():
         raise ValueError("text of at most 200 characters and 512 bytes, without a null byte")
     return value
+
+
+def _jobs(value: Any) -> dict[str, str]:
+    return schedules.checked(value, _defaults()["maintenance"])
 
 
 #: How values of keyed state are treated: see `orchestration.state.classes`.
@@ -205,6 +210,19 @@ class Settings(Keeping):
     backups_kept_weekly: Annotated[int, Field(ge=0)] = Field(description="Weeks whose last backup pruning keeps.")
     backups_kept_monthly: Annotated[int, Field(ge=0)] = Field(description="Months whose last backup pruning keeps.")
 
+    maintenance: Annotated[dict[str, str], BeforeValidator(_jobs)] = Field(
+        description="When each job of maintenance runs, by UTC; jobs that are not named run as by default."
+    )
+    maintenance_queue: Annotated[str, Field(max_length=200)] = Field(
+        description="Celery queue of the maintenance that beat sends. Empty: the queue that the app's tasks go to."
+    )
+    maintenance_kept: Annotated[int, Field(ge=1)] = Field(
+        description="Newest runs of each job of maintenance, and newest rows of statistics, that are kept."
+    )
+    inactive_days: Annotated[float, Field(ge=0)] = Field(
+        description="Days after which the job expiry cancels sessions that do not change; pinned ones stay. 0: never."
+    )
+
     guard_rules: str | dict[str, Any] = Field(
         description="What is taken out of values and texts: a table or a TOML file. Empty: secrets in errors and logs."
     )
@@ -246,7 +264,7 @@ class Settings(Keeping):
         values: dict[str, Any] = {}
         origins: dict[str, str] = {}
         for origin, layer in layers:
-            values |= layer
+            values |= schedules.merged(values, layer)
             origins |= dict.fromkeys(layer, origin)
         try:
             return cls.model_validate(values)
@@ -322,6 +340,8 @@ def _parsed(key: str, text: str) -> Any:
             return field.annotation(text)
         except ValueError:
             return text
+    if key == "maintenance":
+        return schedules.from_text(text)
     if key in ("agents", "schemas", "state_classes"):
         return [name.strip() for name in text.split(",") if name.strip()]
     return text
@@ -336,6 +356,8 @@ def _problem(key: str, error: Any, values: Mapping[str, Any], origins: Mapping[s
         return f"unknown setting {key!r} in {origin}; the nearest is {nearest!r}"
     if key not in values:
         return f"setting {key} is missing from defaults.toml"
+    if key == "maintenance":
+        return f"setting maintenance (from {origin}): {error['ctx']['error']}"
     value = values[key]
     found = repr(masked(value)) if isinstance(value, str) else masked(repr(value))
     allowed = _allowed(Settings.model_fields[key])
@@ -355,6 +377,8 @@ def _allowed(field: FieldInfo) -> str:
         for sign, word in (("ge", ">="), ("gt", ">"))
         if hasattr(mark, sign)
     ]
+    if any(getattr(mark, "func", None) is _jobs for mark in field.metadata):
+        return f"a table of jobs, each with {schedules.ALLOWED}"
     if isinstance(field.annotation, types.UnionType):
         return "a table of rules, or a file of them"
     if choices := get_args(field.annotation):
@@ -372,6 +396,8 @@ def _list(field: FieldInfo) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict) and all(isinstance(one, str) for one in value.values()):
+        return "; ".join(f"{name}={one}" for name, one in value.items())
     if isinstance(value, dict):
         return ", ".join(f"{name} ({len(one)})" if isinstance(one, list) else name for name, one in value.items())
     return ", ".join(value) if isinstance(value, list | tuple) else masked(str(value))

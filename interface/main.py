@@ -34,6 +34,7 @@ COMMANDS = {
     "move": "backup:move",
     "retention": "retention:retention",
     "prune": "prune:prune",
+    "maintenance": "maintenance:maintenance",
     "doctor": "doctor:doctor",
 }
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 3.0
 #: The disk is written to for so many seconds.
 DISK_SECONDS = 0.3
+#: A job of maintenance that is so many periods late is not run by anybody.
+LATE_PERIODS = 3
 #: The oldest PostgreSQL that its makers still look after.
 POSTGRES_LEAST = 14
 
@@ -102,7 +104,7 @@ def _database(settings: Settings) -> list[Finding]:
     database = None
     try:
         database = Database(settings.database)
-        return [_schema(database), *_server(database), *_workers(database)]
+        return [_schema(database), *_server(database), *_workers(database), *_maintenance(database, settings)]
     except Exception as fault:
         shown = settings.shown()["database_url"] or settings.database
         return [Finding("database", "broken", shown, explained(fault) or first_line(fault))]
@@ -152,6 +154,28 @@ def _workers(database: Database) -> list[Finding]:
         return []
     slots = database.read(workers.slots)
     return [Finding("workers", "info", f"room for {slots} steps at once" if slots else "none is running")]
+
+
+def _maintenance(database: Database, settings: Settings) -> list[Finding]:
+    """Whether jobs run when they are due, where there are workers, and how they last ended."""
+    from ..orchestration.maintenance.keeper import planned
+    from ..storage import maintenance, schema, workers
+
+    if schema.revision(database) != schema.HEAD:
+        return []
+    (held, clock), slots = database.read(maintenance.held), database.read(workers.slots)
+    found = []
+    for name, schedule in planned(settings).items():
+        last = schedule.last(clock)
+        period = schedule.following(last) - last
+        runs = database.read(lambda tx, name=name: maintenance.history(tx, name, 1))  # type: ignore[misc]
+        if runs and runs[0]["outcome"] == "failed":
+            said = f"{name} failed: {runs[0]['error']}"
+            found.append(Finding("maintenance", "warn", said, f"see `celeriac maintenance history {name}`"))
+        elif slots and name in held and held[name].scheduled_at < last - LATE_PERIODS * period:
+            late = f"{name} was last begun for a time that is over {LATE_PERIODS} periods ago"
+            found.append(Finding("maintenance", "warn", late, "workers are running, and none of them runs it"))
+    return found or [Finding("maintenance", "ok", f"{len(planned(settings))} jobs by schedule")]
 
 
 # -- brokers -----------------------------------------------------------------------------------------------------------

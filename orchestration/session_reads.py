@@ -201,9 +201,9 @@ class SessionReads:
         keeps: `memory` is all of that, `state` its execution state.
         """
         rows, kept = self._engine.database.read(
-            lambda tx: (graph.overview(tx, self.id), agent_parts.all_of(tx, self.id))
+            lambda tx: (graph.overview(tx, self.id), agent_parts.memories(tx, self.id))
         )
-        return agent_views(rows, agent_parts.shown(kept))
+        return agent_views(rows, kept)
 
     @needs("read")
     def findings(self) -> list[dict[str, Any]]:

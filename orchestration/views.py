@@ -149,8 +149,10 @@ def agent_views(rows: list[dict[str, Any]], kept: dict[str, dict[str, Any]]) -> 
             view["status"] = row["status"]
     for agent, view in views.items():
         view["progress"] = progress_of([row for row in rows if row["agent"] == agent and row["kind"] not in GROUPS])
-        view["memory"] = kept.get(agent, {})
-        view["state"] = kept[agent]["execution"] if agent in kept else {}
+        memory = kept.get(agent, {})
+        times = {name: moment(memory[name]) for name in ("created_at", "updated_at") if name in memory}
+        view["memory"] = memory | times
+        view["state"] = memory.get("execution", {})
     return views
 
 

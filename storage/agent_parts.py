@@ -111,6 +111,7 @@ _CREATE = Query(
         updated_at=now(),
     )
 )
+_BORN = Query(update(agent_states).where(*_row).values(created_at=bindparam("moment")))
 _ADD = Query(
     insert(agent_parts).values(
         session_id=bindparam("session"), agent=bindparam("named"), part=bindparam("which"), body=bindparam("text")
@@ -242,8 +243,23 @@ def all_of(tx: Transaction, session_id: str) -> dict[str, str]:
     return found
 
 
+_TIMES_OF = Query(select(_s.agent, _s.created_at, _s.updated_at).where(_s.session_id == bindparam("session")))
+
+
+def memories(tx: Transaction, session_id: str) -> dict[str, dict[str, Any]]:
+    """The memories of all agents of a session for people, with `created_at` and `updated_at` (seconds since 1970)."""
+    found = shown(all_of(tx, session_id))
+    for agent, created_at, updated_at in tx.rows(_TIMES_OF, session=session_id):
+        if agent in found:  # else it was recorded just now
+            found[agent] |= {"created_at": created_at, "updated_at": updated_at}
+    return found
+
+
 def replace_all(tx: Transaction, session_id: str, bodies: Mapping[str, str]) -> None:
-    """Put these memories, as `all_of` gives them, in place of all that the session's agents keep."""
+    """Put these memories, as `all_of` gives them, in place of all that the session's agents keep. Those that are there
+    stay as old as they are.
+    """
+    born = {agent: created_at for agent, created_at, _ in tx.rows(_TIMES_OF, session=session_id)}
     for query in _CLEAR:
         tx.run(query, session=session_id)
     split = [(*name.split("\0", 1), body) for name, body in _in_parts(bodies).items()]
@@ -254,6 +270,8 @@ def replace_all(tx: Transaction, session_id: str, bodies: Mapping[str, str]) -> 
         if part
     ]
     tx.many(_CREATE, heads)
+    known = [head for head in heads if head["named"] in born]
+    tx.many(_BORN, [{"session": session_id, "named": h["named"], "moment": born[h["named"]]} for h in known])
     tx.many(_ADD, parts)
 
 

@@ -306,6 +306,27 @@ def surplus(rows: Sequence[tuple[int, str, int, float]], keep: int, before: floa
     ]
 
 
+_COUNT = Query(select(func.count()).where(_c.session_id == bindparam("session")))
+_PRUNABLE = Query(
+    select(_c.session_id)
+    .where(_c.session_id > bindparam("after"), _c.marked == 0, _c.kind != "final", _c.kind != "manual")
+    .group_by(_c.session_id)
+    .having(func.count() > bindparam("keep"))
+    .order_by(_c.session_id)
+    .limit(bindparam("most"))
+)
+
+
+def count(tx: Transaction, session_id: str) -> int:
+    """How many checkpoints a session has."""
+    return int(tx.value(_COUNT, session=session_id))
+
+
+def prunable(tx: Transaction, keep: int, after: str, most: int) -> list[str]:
+    """Ids after `after`, in order, of sessions that have over `keep` checkpoints which pruning may delete."""
+    return [row[0] for row in tx.rows(_PRUNABLE, keep=keep, after=after, most=most)]
+
+
 def prune(tx: Transaction, hot: Hot, keep: int, before: float = 0.0, most: int | None = None) -> list[str]:
     """Delete `surplus` checkpoints of a locked session, the oldest first, at most so many. Gives the blobs that those
     which went referred to: they may have to go as well.

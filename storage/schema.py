@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, inspect, text
 
 from ..errors import StorageError
-from . import access, agent_parts, migration_runs, paces, reclaimed, removals
+from . import access, agent_parts, maintenance, migration_runs, paces, reclaimed, removals, statistics
 from .cache import tables as _cache
 from .database import Database
 from .histories import tables as _histories
@@ -18,9 +18,12 @@ from .states import tables as _states
 from .tables import metadata
 
 #: Where tables are declared beside `tables`: `metadata` knows them once they are imported.
-DECLARED = (access, agent_parts, keymarks, migration_runs, paces, reclaimed, removals, _cache, _histories, _states)
+DECLARED = (
+    access, agent_parts, keymarks, maintenance, migration_runs, paces, reclaimed, removals, statistics, _cache, _histories,
+    _states,
+)  # fmt: skip
 #: The newest revision in `migrations/versions`; a test holds the two together.
-HEAD = "0015"
+HEAD = "0017"
 #: Where Alembic finds them, also when the package is installed: package:folder.
 SCRIPTS = "celeriac.storage:migrations"
 

@@ -302,15 +302,13 @@ def opened(tx: Transaction, row: Row) -> dict[str, Any]:
     return found | {name: tx.open(found[name], f"sessions.{name}", found["id"]) for name in ("query", "title", "error")}
 
 
-_INACTIVE = Query(
-    select(_s.id, _s.user).where(
-        _s.tenant == bindparam("of"),
-        _s.status.in_([literal_column("'active'"), literal_column("'paused'")]),
-        _s.pinned == 0,
-        _s.updated_at < now() - bindparam("idle"),
-        ~exists().where(conversations.c.session_id == _s.id, conversations.c.updated_at >= now() - bindparam("idle")),
-    )
+_inactive = select(_s.id, _s.user).where(
+    _s.status.in_([literal_column("'active'"), literal_column("'paused'")]),
+    _s.pinned == 0,
+    _s.updated_at < now() - bindparam("idle"),
+    ~exists().where(conversations.c.session_id == _s.id, conversations.c.updated_at >= now() - bindparam("idle")),
 )
+_INACTIVE = {False: Query(_inactive), True: Query(_inactive.where(_s.tenant == bindparam("of")))}
 _OPEN_OF = Query(
     select(func.count()).where(
         _s.tenant == bindparam("of"),
@@ -337,11 +335,12 @@ _DELETE_ROW = Query(delete(sessions).where(_this))
 _DELETE_WORDS = Query(text("DELETE FROM session_search WHERE session_id = :session"))
 
 
-def inactive(tx: Transaction, tenant: str, idle: float) -> list[tuple[str, str]]:
-    """(id, user) of a tenant's active and paused sessions that are not pinned and have not changed for `idle`
-    seconds.
+def inactive(tx: Transaction, tenant: str | None, idle: float) -> list[tuple[str, str]]:
+    """(id, user) of a tenant's (None: of all) active and paused sessions that are not pinned and have not changed for
+    `idle` seconds.
     """
-    return [(row[0], row[1]) for row in tx.rows(_INACTIVE, of=tenant, idle=idle)]
+    values = {"idle": idle} if tenant is None else {"idle": idle, "of": tenant}
+    return [(row[0], row[1]) for row in tx.rows(_INACTIVE[tenant is not None], **values)]
 
 
 def open_of(tx: Transaction, tenant: str, user: str) -> int:

@@ -28,6 +28,7 @@ from ..orchestration.guard.access import Caller, Right
 from ..orchestration.guard.grants import Grants
 from ..orchestration.heartbeat import Heartbeat
 from ..orchestration.history.histories import Histories
+from ..orchestration.maintenance.keeper import Keeper
 from ..orchestration.schemas import Schemas, schemas
 from ..orchestration.sessions import Session, Sessions
 from ..orchestration.state.state import State
@@ -48,6 +49,7 @@ from .timeline import Timeline
 from .upkeep import Upkeep
 
 if TYPE_CHECKING:  # a worker does without them, and starts the sooner
+    from ..orchestration.maintenance.maintenance import Maintenance
     from ..orchestration.schemas.runs import Migrations
 
 logger = logging.getLogger("celeriac")
@@ -81,6 +83,7 @@ class Celeriac(Upkeep):
         self._events = StepEvents(self.app)
         self._heartbeat = Heartbeat(self._engine)
         self._cache = ResultCache(self.settings, self._engine.database, self._engine.blobs)
+        self._keeper = Keeper(self._engine, self._cache)
         cached = StepCache(self._engine, self._cache)
         self._serving = Serving(self.app, self._engine, self._heartbeat, self._events, cached)
         self.timeline = Timeline(self._engine)
@@ -102,6 +105,7 @@ class Celeriac(Upkeep):
             prepare=self.prepare,
             engine=self._engine,
             cache=self._cache,
+            keeper=self._keeper,
             serving=self._serving,
             relay=self._relay,
             heartbeat=self._heartbeat,
@@ -174,6 +178,19 @@ class Celeriac(Upkeep):
         """The cache of agents' results, shared by all processes of this database."""
         self.prepare()
         return self._cache if self._is_plain else self._acting(self._engine.caller).cache
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """The jobs that run by schedule. Raises AccessDenied without admin on everything."""
+        from ..orchestration.maintenance.maintenance import Maintenance
+
+        return Maintenance(self.engine, self._keeper, self._engine.caller)
+
+    def maintain(self, job: str) -> str | None:
+        """Run a job of maintenance if it is due and nobody is at it; gives how that ended, None if it was not run."""
+        self.prepare()
+        ended = self._keeper.run_if_due(job, "beat")
+        return ended.outcome if ended is not None else None
 
     def research(self, question: str, folders: Sequence[str | Path], *, out: str | Path, **more: Any) -> Session:
         """Start the built-in research job, and do not wait for it; as `Acting.research`."""

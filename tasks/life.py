@@ -14,9 +14,11 @@ from ..orchestration import sweeping
 from ..orchestration.cache import ResultCache
 from ..orchestration.engine import Engine
 from ..orchestration.heartbeat import Heartbeat
+from ..orchestration.maintenance.keeper import Keeper
 from . import consumer
 from .embedded import DaemonPool
 from .flower import StepEvents
+from .maintaining import Maintainer
 from .relay import Relay
 from .serving import Flag, Serving, end_this_process
 from .sweeper import Sweeper
@@ -36,6 +38,7 @@ class WorkerLife:
     prepare: Callable[[], None]
     engine: Engine
     cache: ResultCache
+    keeper: Keeper
     serving: Serving
     relay: Relay
     heartbeat: Heartbeat
@@ -56,9 +59,8 @@ class WorkerLife:
         self.serving.worker_limit = worker.soft_time_limit or worker.time_limit or None
         self.prepare()
         self.serving.stopping = Flag()
-        self.sweeper = Sweeper(
-            self.engine, self.relay, int(worker.concurrency or 1), alone=not self.broker, cache=self.cache
-        )
+        slots = int(worker.concurrency or 1)
+        self.sweeper = Sweeper(self.engine, self.relay, slots, not self.broker, Maintainer(self.keeper))
         self.sweeper.note()
 
     def is_ready(self) -> None:

@@ -1,4 +1,4 @@
-"""The tasks of ours that messages start: a hint is served, the database swept, a research job enqueued."""
+"""The tasks of ours that messages start: a hint is served, a job of maintenance run, a research job enqueued."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
-from . import conf
+from . import beating, conf
 
 if TYPE_CHECKING:
     from .app import Celeriac
 
 #: Their names never change: workers of old and new releases share a queue.
-NAMES = ("celeriac.step", "celeriac.sweep", "celeriac.research")
-#: Beat sweeps this often, in seconds, beside the sweepers of the workers.
-BEAT_SWEEP_SECONDS = 10.0
+NAMES = ("celeriac.step", "celeriac.sweep", "celeriac.maintain", "celeriac.research")
 
 
 def add(celeriac: Celeriac) -> Any:
-    """Register our tasks with the app of a Celeriac, and the sweep with its beat; gives the task of steps."""
+    """Register our tasks with the app of a Celeriac, and maintenance with its beat; gives the task of steps."""
     app = celeriac.app
 
     @app.task(
@@ -35,8 +33,13 @@ def add(celeriac: Celeriac) -> Any:
         # Whoever can write to the broker can send anything: what is no hint is for `serve` to refuse.
         return celeriac.take_hint(session_id, queue)
 
+    @app.task(name="celeriac.maintain", shared=False, ignore_result=True, acks_late=False, serializer="json")
+    def maintain(job: str = "", *_: Any, **__: Any) -> str | None:
+        # Sent twice, late, or by anybody: a job runs once for each time that it is due.
+        return celeriac.maintain(str(job))
+
     @app.task(name="celeriac.sweep", shared=False, ignore_result=True, acks_late=False, serializer="json")
-    def sweep() -> list[int]:
+    def sweep() -> list[int]:  # beat of earlier releases sends it
         swept = celeriac.sweep()
         return [swept.returned, swept.dead, swept.hinted]
 
@@ -47,8 +50,7 @@ def add(celeriac: Celeriac) -> Any:
         return celeriac.research(question, folders, out=out, kind=kind, user=user, key=key).id
 
     def schedule(sender: Celery, **_: Any) -> None:
-        every = max(celeriac.settings.sweep_seconds, BEAT_SWEEP_SECONDS)
-        sender.add_periodic_task(every, sweep.s(), name="celeriac.sweep", expires=2 * every)
+        beating.schedule(sender, celeriac.settings, maintain)
 
     if app.finalized:
         schedule(app)

@@ -10,10 +10,10 @@ import threading
 import time
 
 from ..orchestration import sweeping
-from ..orchestration.cache import ResultCache
 from ..orchestration.engine import Engine
 from ..storage import events, steps, workers
 from ..storage.database import Transaction
+from .maintaining import Maintainer
 from .relay import Relay
 
 logger = logging.getLogger("celeriac.sweeper")
@@ -22,8 +22,6 @@ logger = logging.getLogger("celeriac.sweeper")
 SEEN_SECONDS = 20.0
 #: What killed writers left in the blob store is removed once it is so old, in seconds; looked for as often.
 TIDY_SECONDS = 3600.0
-#: Cached results that are too old or too many are deleted about so often, in seconds.
-CACHE_SECONDS = 60.0
 #: A worker without a broker looks so often, in seconds, whether another process has written to SQLite ...
 LOOK_SECONDS = 0.05
 #: ... and so often to PostgreSQL, where each look is a query.
@@ -33,12 +31,12 @@ SLOW_LOOK_SECONDS = 0.5
 class Sweeper:
     """Runs `sweeping.sweep` about every `sweep_seconds`; beat may sweep too, and so may every other worker."""
 
-    def __init__(self, engine: Engine, relay: Relay, slots: int, alone: bool, cache: ResultCache) -> None:
+    def __init__(self, engine: Engine, relay: Relay, slots: int, alone: bool, maintainer: Maintainer) -> None:
         self._engine = engine
         self._relay = relay
         self._slots = slots
         self._alone = alone  # there is no broker: hints of other processes reach this worker through the database only
-        self._cache = cache
+        self._maintainer = maintainer
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -61,13 +59,15 @@ class Sweeper:
             self._engine.presence.sweep()
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, and that of maintenance."""
         self._thread = threading.Thread(target=self._run, name="celeriac-sweeper", daemon=True)
         self._thread.start()
+        self._maintainer.start()
 
     def stop(self) -> None:
-        """Stop the thread and strike the worker off."""
+        """Stop the threads and strike the worker off."""
         self._stopped.set()
+        self._maintainer.stop()
         if self._thread is not None:
             self._thread.join(5.0)
         try:
@@ -78,7 +78,6 @@ class Sweeper:
     def _run(self) -> None:
         sweep_at = time.monotonic()
         tidy_at, seen_at = sweep_at, sweep_at + SEEN_SECONDS
-        cache_at = sweep_at + CACHE_SECONDS * random.uniform(0.0, 1.0)
         newcomers = _Newcomers(self._engine, self._relay) if self._alone else None
         while not self._stopped.wait(newcomers.pause if newcomers else max(sweep_at - time.monotonic(), 0.01)):
             try:
@@ -91,9 +90,6 @@ class Sweeper:
                     seen_at = time.monotonic() + SEEN_SECONDS
                     self.note()
                     self._forget_the_dead()
-                if time.monotonic() >= cache_at:
-                    cache_at = time.monotonic() + CACHE_SECONDS * random.uniform(0.8, 1.2)
-                    self._cache.tidy()
                 if time.monotonic() >= tidy_at:
                     tidy_at = time.monotonic() + TIDY_SECONDS
                     self._engine.blobs.sweep_temporary(TIDY_SECONDS)

@@ -16,8 +16,8 @@ from ..tables import blobs, metadata
 
 #: `metadata` knows a table once its module is imported.
 assert DECLARED
-#: Who is at work is no part of what is remembered.
-LEFT_OUT: Final = ("workers",)
+#: Who is at work is no part of what is remembered; nor which job is due, for epochs must never fall.
+LEFT_OUT: Final = ("workers", "maintenance_jobs", "maintenance_runs")
 #: Not declared with the others, because SQLite has it as a virtual table.
 SEARCH: Final = Table("session_search", MetaData(), Column("session_id", Text), Column("body", Text))
 #: Rows that PostgreSQL sends at once: some may be as large as the setting `inline_result_bytes`.

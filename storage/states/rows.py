@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, delete, insert, or_, select, text, update
+from sqlalchemy import and_, bindparam, case, delete, insert, or_, select, text, tuple_, update
 
 from .. import results, serial
 from ..blobs import BlobStore
@@ -66,6 +66,17 @@ _DELETE = Query(delete(state_values).where(*_this))
 _CLEAR = Query(delete(state_values).where(_v.scope == bindparam("owner"), _alive).returning(_v.blob))
 _DROP_PAST = Query(
     delete(state_values).where(_v.scope == bindparam("owner"), _v.expires_at <= now()).returning(_v.blob)
+)
+_past = state_values.alias("past")
+_DROP_ANY_PAST = Query(
+    delete(state_values)
+    .where(
+        tuple_(_v.scope, _v.key).in_(
+            select(_past.c.scope, _past.c.key).where(_past.c.expires_at <= now()).limit(bindparam("most"))
+        ),
+        _v.expires_at <= now(),
+    )
+    .returning(_v.blob)
 )
 _VERSIONS = Query(select(_v.key, _v.version).where(_v.scope == bindparam("owner"), _alive))
 _NEXT_SCOPE = Query(select(_v.scope).where(_v.scope > bindparam("after")).order_by(_v.scope).limit(1))
@@ -279,6 +290,12 @@ def _content(
 def _drop_past(tx: Transaction, scope: str, batch: Batch) -> None:
     """Delete the values of a scope whose time is over."""
     batch.freed += [row[0] for row in tx.rows(_DROP_PAST, owner=scope) if row[0]]
+
+
+def drop_any_past(tx: Transaction, most: int) -> tuple[int, list[str]]:
+    """Delete at most so many values of any scope whose time is over; gives how many, and the blobs that lets go."""
+    found = tx.rows(_DROP_ANY_PAST, most=most)
+    return len(found), [row[0] for row in found if row[0]]
 
 
 def _as_text(data: bytes) -> str | None:

@@ -119,6 +119,16 @@ class SqlBackend:
         self._let_go(tx, batch)
         return len(writes)
 
+    def forget_past(self, most: int) -> int:
+        """Delete at most so many values whose time is over, of any scope; gives how many. Nobody could read them."""
+
+        def work(tx: Transaction) -> int:
+            count, freed = rows.drop_any_past(tx, most)
+            results.let_go(tx, self._database, self._blobs, freed)
+            return count
+
+        return self._database.write(work)
+
     def watch(self) -> Watch | None:
         # PostgreSQL has no counter of changes that would not make all writers wait for each other.
         return _Counter(self._database.changes()) if self._database.is_sqlite else None

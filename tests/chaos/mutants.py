@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy import bindparam, update
+
 from celeriac.orchestration import engine, sweeping
-from celeriac.storage import steps
-from celeriac.storage.database import Query
+from celeriac.storage import maintenance, steps
+from celeriac.storage.database import Query, now
 
 VARIABLE = "CELERIAC_TEST_MUTANT"
 
@@ -53,4 +55,31 @@ def publish_before_commit() -> None:
     engine.Engine._next = too_early  # type: ignore[method-assign]
 
 
-MUTANTS = {"no-epoch": no_epoch, "no-sweeper": no_sweeper, "publish-before-commit": publish_before_commit}
+def no_key() -> None:
+    """Whoever found a job due takes it, also if it was taken since; the window is wide enough to be seen."""
+    jobs, take = maintenance.maintenance_jobs.c, maintenance.take
+    maintenance._TAKE = Query(
+        update(maintenance.maintenance_jobs)
+        .where(jobs.job == bindparam("named"))
+        .values(
+            epoch=jobs.epoch + 1,
+            scheduled_at=bindparam("due"),
+            claim=bindparam("who"),
+            lease_until=now() + bindparam("lease"),
+        )
+        .returning(jobs.epoch)
+    )
+
+    def slowly(tx: Any, *more: Any, **others: Any) -> Any:
+        time.sleep(0.03)
+        return take(tx, *more, **others)
+
+    maintenance.take = slowly
+
+
+MUTANTS = {
+    "no-epoch": no_epoch,
+    "no-sweeper": no_sweeper,
+    "publish-before-commit": publish_before_commit,
+    "no-key": no_key,
+}

@@ -13,7 +13,7 @@ from celeriac.errors import CeleriacError
 from celeriac.orchestration.states import SESSION_ENDED
 from chaos import ledger, verdict
 from chaos.verdict import Broken, Counts
-from chaos.workers import Worker, environment
+from chaos.workers import Beat, Process, Worker, environment
 
 T = TypeVar("T")
 LEASE_SECONDS = 1.0
@@ -42,6 +42,7 @@ class Trial:
         } | settings
         self.celeriac = Celeriac(embed=False, **{**self.settings, "agents": ["chaos.agents"]})
         self.workers: list[Worker] = []
+        self.beats: list[Beat] = []
         #: What was asked for: key, and the session id that was answered, or None for an error.
         self.intents: list[tuple[str, str | None]] = []
         self._book = folder / "intents"
@@ -83,13 +84,29 @@ class Trial:
 
     # -- who works ---------------------------------------------------------------------------------------------------
 
-    def worker(self, concurrency: int = 1, pool: str = "prefork", **variables: str) -> Worker:
+    def worker(
+        self, concurrency: int = 1, pool: str = "prefork", app: str = "chaos.worker", **variables: str
+    ) -> Worker:
         """Start another worker."""
-        _ = self.celeriac.engine  # the schema is there before anybody looks
-        env = environment(self.settings, **self.variables, **variables)
-        made = Worker(f"w{len(self.workers)}", self.folder, env, concurrency, pool)
+        env = self._environment(**variables)
+        made = Worker(f"w{len(self.workers)}", self.folder, env, concurrency, pool, app)
         self.workers.append(made)
         return made
+
+    def beat(self, app: str) -> Beat:
+        """Start another beat."""
+        made = Beat(f"beat{len(self.beats)}", self.folder, self._environment(), app)
+        self.beats.append(made)
+        return made
+
+    def _environment(self, **variables: str) -> dict[str, str]:
+        _ = self.celeriac.engine  # the schema is there before anybody looks
+        return environment(self.settings, **self.variables, **variables)
+
+    @property
+    def processes(self) -> list[Process]:
+        """Workers and beats."""
+        return [*self.workers, *self.beats]
 
     def worker_of(self, pid: int) -> Worker:
         """The worker that a process belongs to."""
@@ -159,12 +176,12 @@ class Trial:
         return found
 
     def _logs(self) -> str:
-        return "".join(f"\n--- {w.name}\n{w.log[-1500:]}" for w in self.workers)
+        return "".join(f"\n--- {w.name}\n{w.log[-1500:]}" for w in self.processes)
 
     def stop(self) -> None:
         """End what runs, without any manners."""
-        for worker in self.workers:
-            worker.kill()
+        for process in self.processes:
+            process.kill()
 
     def close(self) -> None:
         self.stop()

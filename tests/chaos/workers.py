@@ -20,18 +20,15 @@ def environment(settings: Mapping[str, object], **variables: str) -> dict[str, s
     return kept | ours | variables | {"PYTHONPATH": str(TESTS)}
 
 
-class Worker:
-    """A `celery worker` of the system under test. `start` after `kill` is a new process in its place."""
+class Process:
+    """A Celery process of the system under test. `start` after `kill` is a new one in its place."""
 
-    def __init__(self, name: str, folder: Path, env: Mapping[str, str], concurrency: int, pool: str) -> None:
+    def __init__(self, name: str, folder: Path, env: Mapping[str, str], app: str, *words: str) -> None:
         self.name = name
         self.log_path = folder / f"{name}.log"
         self._folder = folder
         self._env = dict(env)
-        options = {"concurrency": concurrency, "pool": pool, "loglevel": "WARNING", "hostname": f"{name}@test"}
-        self._command = [sys.executable, "-m", "celery", "-A", "chaos.worker", "worker"]
-        self._command += [f"--{option}={value}" for option, value in options.items()]
-        self._command += ["--without-gossip", "--without-mingle"]
+        self._command = [sys.executable, "-m", "celery", "-A", app, *words]
         self.start()
 
     def start(self) -> None:
@@ -75,3 +72,21 @@ class Worker:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
+
+
+class Worker(Process):
+    """A `celery worker`."""
+
+    def __init__(
+        self, name: str, folder: Path, env: Mapping[str, str], concurrency: int, pool: str, app: str = "chaos.worker"
+    ) -> None:
+        options = {"concurrency": concurrency, "pool": pool, "loglevel": "WARNING", "hostname": f"{name}@test"}
+        words = [f"--{option}={value}" for option, value in options.items()]
+        super().__init__(name, folder, env, app, "worker", *words, "--without-gossip", "--without-mingle")
+
+
+class Beat(Process):
+    """A `celery beat`, with a file of its own for what it has sent."""
+
+    def __init__(self, name: str, folder: Path, env: Mapping[str, str], app: str) -> None:
+        super().__init__(name, folder, env, app, "beat", f"--schedule={folder / name}", "--pidfile=")

@@ -70,6 +70,10 @@ USES = {
     "backup export": "backup export latest {folder}/x.tar",
     "backup import": "backup import {folder}/plan.yaml",
     "move": "move --to sqlite:///{folder}/moved.db",
+    "maintenance list": "maintenance list",
+    "maintenance run": "maintenance run sweep",
+    "maintenance history": "maintenance history sweep",
+    "maintenance stats": "maintenance stats",
     "grants add": "grants add eve admin *",
     "grants remove": "grants remove root admin *",
 }

@@ -65,7 +65,7 @@ def test_steps_send_the_events_of_celery_tasks(tmp_path: Path, own_redis: RedisS
 
 
 def test_two_beats_send_the_sweep_and_do_no_harm(tmp_path: Path, own_redis: RedisServer, client: Any) -> None:
-    settings = {"broker_url": own_redis.url}
+    settings = {"broker_url": own_redis.url, "maintenance": "sweep=1"}
     beats = []
     for n in range(2):
         folder = tmp_path / f"beat{n}"
@@ -77,13 +77,15 @@ def test_two_beats_send_the_sweep_and_do_no_harm(tmp_path: Path, own_redis: Redi
         own_redis.client().delete("celeriac")
         for n in range(2):
             until(lambda n=n: "Sending due task celeriac.sweep" in beats[n].log, 15)
-        c = client(tmp_path, **settings)
+        c = client(tmp_path, broker_url=own_redis.url)
         worker = Worker(tmp_path, "-c", "1", **settings)
         with ended(worker):
-            worker.wait_for("Task celeriac.sweep")
+            worker.wait_for("Task celeriac.maintain")
             session = c.sessions.start(chain(20))
             assert session.wait(10) == "completed" and max(s["attempts"] for s in session.steps()) == 1
             assert "Traceback" not in worker.log
+            runs = until(lambda: [run for run in c.maintenance.history("sweep") if run.source == "beat"], 15)
+            assert len({run.scheduled_at for run in runs}) == len(runs)
         for beat in beats:
             assert beat.stop() == 0 and "Traceback" not in beat.log
 

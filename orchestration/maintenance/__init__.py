@@ -1,0 +1,1 @@
+"""Maintenance: jobs that run by schedule, each due time once, whoever looks and however many."""
