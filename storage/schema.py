@@ -19,9 +19,19 @@ from .tables import metadata
 
 #: Where tables are declared beside `tables`: `metadata` knows them once they are imported.
 DECLARED = (
-    access, agent_parts, keymarks, maintenance, migration_runs, paces, reclaimed, removals, statistics, _cache, _histories,
+    access,
+    agent_parts,
+    keymarks,
+    maintenance,
+    migration_runs,
+    paces,
+    reclaimed,
+    removals,
+    statistics,
+    _cache,
+    _histories,
     _states,
-)  # fmt: skip
+)
 #: The newest revision in `migrations/versions`; a test holds the two together.
 HEAD = "0017"
 #: Where Alembic finds them, also when the package is installed: package:folder.
