@@ -141,7 +141,7 @@ def _check(text: str, what: str, most: int) -> str:
     if "\0" in text:
         raise ScopeError(f"{what} {_shown(text)} holds a null byte")
     try:
-        size = len(text.encode())
+        size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError as fault:
         raise ScopeError(f"{what} {_shown(text)} holds half of a surrogate pair at character {fault.start}") from None
     if size > most:
