@@ -11,8 +11,9 @@ from typing import Any, Final, TextIO
 from ...errors import SessionError, SessionNotFound
 from ...storage import serial, sessions
 from ...storage.database import Transaction
-from ...storage.histories.protocol import HistoryError, Item, Kept
+from ...storage.histories.protocol import HistoryError, Item
 from ...storage.histories.sql import SqlPlace
+from .. import quotas
 from ..engine import Engine
 from ..guard.access import Right, needs
 from ..guard.doors import place_of
@@ -48,8 +49,8 @@ class History:
     def append(self, entry: Mapping[str, Any]) -> int:
         """Append an entry; gives its number.
 
-        Raises HistoryError for what is no entry, NotSerializable, TooLarge, and SessionError where the session is
-        archived.
+        Raises HistoryError for what is no entry, NotSerializable, TooLarge, QuotaExceeded, and SessionError where the
+        session is archived.
         """
         return self._append([self._item(entry)])[0]
 
@@ -82,8 +83,10 @@ class History:
         return item_of(body, at, self._engine.settings.max_result_bytes)
 
     def _append(self, items: Iterable[Item]) -> tuple[int, int]:
-        if not isinstance(self._place, SqlPlace):  # which asks in its transaction
-            self._check_open()
+        if isinstance(self._place, SqlPlace):
+            return self._place.append(self._id, items, quotas.admitting(self._engine, self._id))
+        self._check_open()
+        quotas.count_elsewhere(self._engine, self._id, items)
         return self._place.append(self._id, items)
 
     def _check_open(self) -> None:
@@ -123,19 +126,21 @@ class History:
         """The last `n` entries, in order."""
         if not isinstance(n, int) or n < 0:
             raise HistoryError(f"the last {n!r} entries cannot be read; allowed: a whole number, at least 0")
-        return self._shown(self._place.load(self._id, limit=n, newest=True))
+        if isinstance(self._place, SqlPlace):
+            return all_shown(self._place.newest(self._id, n))
+        return all_shown(self._place.load(self._id, limit=n, newest=True))
 
     @needs("read")
     def range(self, first: int, last: int | None = None) -> list[dict[str, Any]]:
         """The entries with the numbers `first` to `last` (both are in; None: to the end)."""
-        return self._shown(self._place.load(self._id, first, last))
+        return all_shown(self._place.load(self._id, first, last))
 
     @needs("read")
     def all(self, after: int = 0) -> Iterator[dict[str, Any]]:
         """Entries in order, read page by page; those with numbers over `after`."""
         for kept in pages(self._place, self._id, after):
             self._require("read")  # it may have been taken back since the last page
-            yield from self._shown(kept)
+            yield from all_shown(kept)
 
     @needs("read")
     def count(self) -> int:
@@ -150,9 +155,6 @@ class History:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.all()
-
-    def _shown(self, kept: list[Kept]) -> list[dict[str, Any]]:
-        return all_shown(kept)
 
     # -- as JSON lines -----------------------------------------------------------------------------------------------
 

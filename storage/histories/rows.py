@@ -7,7 +7,7 @@ session's: what is said does not wait for steps, nor they for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import BigInteger, bindparam, cast, delete, insert, literal_column, select
@@ -22,10 +22,12 @@ from ..tables import sessions
 from .protocol import Item, chunks
 from .tables import conversations, history
 
+#: Asked in the transaction that appends, once so many bytes of JSON are counted; raises what refuses them.
+Admit = Callable[[Transaction, int], None]
 #: So many rows may travel with the COMMIT; more are not kept in memory until then.
 _FEW = 50
 #: What a sealed body is bound to, with the session and the number.
-_BODY = "history.body"
+BODY = "history.body"
 _h = history.c
 _c = conversations.c
 _mine = _h.session_id == bindparam("session")
@@ -33,11 +35,13 @@ _mine = _h.session_id == bindparam("session")
 
 def _growing(inserting: Any) -> Query:
     """Only a session that is there and not archived is talked in; asked for in the same statement, that costs least."""
-    may = select(sessions.c.id, cast(bindparam("more"), BigInteger), now()).where(
+    more = (cast(bindparam(name), BigInteger) for name in ("more", "size"))
+    may = select(sessions.c.id, now(), *more).where(
         sessions.c.id == bindparam("session"), sessions.c.status != literal_column("'archived'")
     )
-    given = inserting(conversations).from_select(["session_id", "entries", "updated_at"], may)
-    changed = {"entries": _c.entries + given.excluded.entries, "updated_at": given.excluded.updated_at}
+    given = inserting(conversations).from_select(["session_id", "updated_at", "entries", "bytes"], may)
+    changed: dict[str, Any] = {name: _c[name] + given.excluded[name] for name in ("entries", "bytes")}
+    changed["updated_at"] = given.excluded.updated_at
     done = given.on_conflict_do_update(index_elements=["session_id"], set_=changed)
     return Query(done.returning(_c.entries, _c.updated_at))
 
@@ -51,6 +55,7 @@ _HOLD_SESSION = Query(
 )
 _TURN = Query(select(_h.turn).where(_mine, _h.number == bindparam("wanted")))
 _LENGTH = Query(select(_c.entries).where(_c.session_id == bindparam("session")))
+_BYTES = Query(select(_c.bytes).where(_c.session_id == bindparam("session")))
 _HOLD = Query(select(_c.entries).where(_c.session_id == bindparam("session")).with_for_update())
 _BLOBS = Query(select(_h.blob).where(_mine, _h.blob.is_not(None)).distinct())
 _CLEAR = [
@@ -62,18 +67,29 @@ _NAMES = Query(
 )
 
 
-def append(tx: Transaction, blobs: BlobStore, session_id: str, items: Iterable[Item], inline: int, turn: int) -> range:
+def append(
+    tx: Transaction,
+    blobs: BlobStore,
+    session_id: str,
+    items: Iterable[Item],
+    inline: int,
+    turn: int,
+    admit: Admit | None = None,
+) -> range:
     """Append entries; gives their numbers. `turn` is the random name of the transaction.
 
-    Raises SessionNotFound, and SessionError for a session that is archived.
+    Raises SessionNotFound, SessionError for a session that is archived, and what `admit` raises.
     """
     grow = _GROW[tx.dialect_name]
     first = last = 0
     for chunk in chunks(items):
-        grown = tx.row(grow, session=session_id, more=len(chunk))
+        size = sum(len(item.body) for item in chunk)
+        grown = tx.row(grow, session=session_id, more=len(chunk), size=size)
         if grown is None:
             raise _refused(tx, session_id)
         last, moment = grown
+        if admit is not None:
+            admit(tx, size)
         start = last - len(chunk) + 1
         if start == 1 and tx.row(_HOLD_SESSION, session=session_id) is None:
             raise SessionNotFound(f"no session {session_id!r}")
@@ -89,7 +105,7 @@ def append(tx: Transaction, blobs: BlobStore, session_id: str, items: Iterable[I
                     "number": number,
                     "at": moment if item.at is None else item.at,
                     "mark": item.mark,
-                    "body": None if blob else tx.seal(item.body.decode(), _BODY, session_id, number),
+                    "body": None if blob else tx.seal(item.body.decode(), BODY, session_id, number),
                     "blob": blob,
                     "size": len(item.body),
                     "turn": None if first else turn,
@@ -123,6 +139,11 @@ def length(tx: Transaction, session_id: str) -> int:
     return int(tx.value(_LENGTH, session=session_id) or 0)
 
 
+def bytes_of(tx: Transaction, session_id: str) -> int:
+    """How many bytes of JSON the entries have."""
+    return int(tx.value(_BYTES, session=session_id) or 0)
+
+
 def _loading(newest: bool, marked: bool) -> Query:
     query = select(_h.number, _h.at, _h.body).where(
         _mine, _h.number >= bindparam("first"), _h.number <= bindparam("last")
@@ -153,10 +174,12 @@ def load(
     )
     rows = rows[::-1] if newest else rows
     if any(body is not None and body[0] != "{" for _, _, body in rows):
-        rows = [(number, at, tx.open(body, _BODY, session_id, number)) for number, at, body in rows]
+        rows = [(number, at, tx.open(body, BODY, session_id, number)) for number, at, body in rows]
     return rows
 
 
+#: The newest entries, with the newest one first.
+NEWEST = Query(select(_h.number, _h.at, _h.body).where(_mine).order_by(_h.number.desc()).limit(bindparam("most")))
 _BLOB = Query(select(_h.blob).where(_mine, _h.number == bindparam("wanted")))
 
 
@@ -184,6 +207,3 @@ def clear(tx: Transaction, session_id: str) -> None:
 def names(tx: Transaction, beyond: str, most: int) -> Iterator[str]:
     """Up to `most` ids of sessions that have entries and come after `beyond`, in order."""
     return (row[0] for row in tx.rows(_NAMES, beyond=beyond, most=most))
-
-
-__all__ = ["append", "blob_of", "blobs_of", "clear", "hold", "length", "load", "names", "went_in"]
