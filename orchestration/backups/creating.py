@@ -24,9 +24,10 @@ from .source import STATE_COLUMNS, Source, state_rows
 
 #: A blob that a row of the snapshot names may be deleted before it is read: then a new snapshot is taken, so often.
 _SNAPSHOTS: Final = 3
-#: Objects that are compressed and written at once, and that may wait for it.
-_THREADS: Final = 2
-_WAITING: Final = 4
+#: Objects that are compressed and written at once, and that may wait for it. Most of the time they wait for the disk,
+#: which syncs several at once.
+_THREADS: Final = 6
+_WAITING: Final = 12
 #: Name, the id of the key that it is sealed with (or nothing), bytes of its content.
 BLOB_COLUMNS: Final = ("hash", "key", "bytes")
 
