@@ -60,7 +60,8 @@ def ready(value: object, limit: int) -> bytes | None:
     """As `encode` with that limit, for what is written most often; None where `encode` has to look closer."""
     try:
         data = _encode(value)
-        if len(data) <= limit and _decode(data) == value and not _too_deep(data, value):
+        size = len(data)
+        if size <= limit and _decode(data) == value and (size <= 2 * MAX_DEPTH or not _too_deep(data, value)):
             return data
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
         pass

@@ -90,6 +90,8 @@ class Scope:
 
 def check_key(key: str) -> str:
     """The key itself. Raises ScopeError for one that is empty, over 1024 bytes, or not storable as text."""
+    if type(key) is str and key.isascii() and 0 < len(key) <= MAX_KEY_BYTES and "\0" not in key:
+        return key  # as most are, which need no closer look
     return _check(key, "key", MAX_KEY_BYTES)
 
 
@@ -141,7 +143,7 @@ def _check(text: str, what: str, most: int) -> str:
     if "\0" in text:
         raise ScopeError(f"{what} {_shown(text)} holds a null byte")
     try:
-        size = len(text) if text.isascii() else len(text.encode())
+        size = len(text.encode())
     except UnicodeEncodeError as fault:
         raise ScopeError(f"{what} {_shown(text)} holds half of a surrogate pair at character {fault.start}") from None
     if size > most:

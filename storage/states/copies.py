@@ -75,12 +75,13 @@ class Copies:
     def written(self, scope: str, key: str, entry: Entry | None, version: int, mark: Mark) -> None:
         """Keep what this process has just written, so that it reads its own writes; None: it was deleted."""
         generation, began = mark
+        place = (scope, key)
         with self._lock:
-            known = self._known.get((scope, key))
+            known = self._known.get(place)
             if generation != self._generation:  # the write may have been told of, and outdone, before this
-                self._known.pop((scope, key), None)
+                self._known.pop(place, None)
             elif known is None or version >= known[1]:
-                self._keep((scope, key), (entry, version, began, monotonic()))
+                self._keep(place, (entry, version, began, monotonic()))
 
     def forget(self, places: Iterable[tuple[str, str]]) -> None:
         """Drop copies of values that this process has changed."""

@@ -88,7 +88,8 @@ _EVENT = {
 def told_in_sql(row: str) -> str:
     """As `_told`, of a row of values on SQLite."""
     return (
-        f"CASE WHEN {row}.size <= {TOLD_BYTES} AND {row}.body IS NOT NULL AND instr({row}.meta, '\"sealed\"') = 0"
+        f"CASE WHEN {row}.size <= {TOLD_BYTES} AND {row}.body IS NOT NULL"
+        f" AND ({row}.meta = '' OR instr({row}.meta, '\"sealed\"') = 0)"
         f" THEN {row}.body ELSE '{{\"bytes\":' || {row}.size"
         f" || iif(instr({row}.meta, '\"sealed\"'), ',\"sealed\":true', '')"
         f" || ifnull(',\"sha256\":\"' || {row}.blob || '\"', '') || '}}' END"
