@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,10 @@ EVENTS = 10  # small rows for each large one
 
 def measure(base: Path, megabytes: int, postgresql: bool) -> None:
     """Fill a store, back it up and restore it with each tool, print seconds and ratios."""
-    print(f"backup and restore of {megabytes} MB of rows (seconds; ratio: Celeriac / the database's own tool)")
+    print(
+        f"backup and restore of {megabytes} MB of rows (seconds; ratio: Celeriac / the database's own tool; CPU without"
+        " that of a server)"
+    )
     _sqlite(base / "backup-sqlite", megabytes)
     if postgresql:
         try:
@@ -32,7 +36,8 @@ def measure(base: Path, megabytes: int, postgresql: bool) -> None:
             _postgresql(server, base / "backup-postgresql", megabytes)
         finally:
             server.close()
-    print("target: ratio <= 1.5\n")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"target: ratio <= 1.5; memory of this process at most: {most:.0f} MB\n")
 
 
 def _sqlite(folder: Path, megabytes: int) -> None:
@@ -127,14 +132,15 @@ def _events(count: int) -> Iterator[tuple[Any, ...]]:
 
 
 def _again(name: str, celeriac: Any, made: Any) -> None:
-    seconds = _timed(celeriac.backups.create)
+    seconds = _timed(celeriac.backups.create)[0]
     print(f"  {name}: create again, nothing changed: {seconds:.2f}; {made.written / 1e6:.0f} MB written the first time")
 
 
-def _timed(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+def _timed(work: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds that it takes, and of CPU, that of processes which it starts included."""
+    began, cpu = time.perf_counter(), sum(os.times()[:4])
     work()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, sum(os.times()[:4]) - cpu
 
 
 def _sync(path: Path) -> None:
@@ -142,5 +148,8 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _tell(what: str, mine: float, theirs: float) -> None:
-    print(f"  {what}: {mine:.2f} / {theirs:.2f}, ratio {mine / theirs:.2f}")
+def _tell(what: str, mine: tuple[float, float], theirs: tuple[float, float]) -> None:
+    print(
+        f"  {what}: {mine[0]:.2f} / {theirs[0]:.2f}, ratio {mine[0] / theirs[0]:.2f};"
+        f" CPU {mine[1]:.2f} / {theirs[1]:.2f}, ratio {mine[1] / theirs[1]:.2f}"
+    )

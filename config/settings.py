@@ -230,10 +230,10 @@ class Settings(Keeping):
         description="Active and paused sessions that one user may have at once. 0: any number."
     )
     quota_user_bytes: Annotated[int, Field(ge=0)] = Field(
-        description="Bytes of outputs and partial results, as JSON, in all sessions of one user. 0: any number."
+        description="Bytes of outputs, partial results and histories, as JSON, in sessions of one user. 0: any number."
     )
     quota_session_bytes: Annotated[int, Field(ge=0)] = Field(
-        description="Bytes of outputs and partial results, as JSON, in one session. 0: any number."
+        description="Bytes of outputs, partial results and histories, as JSON, in one session. 0: any number."
     )
     quota_session_blobs: Annotated[int, Field(ge=0)] = Field(
         description="Outputs of one session that are kept as blobs. 0: any number."

@@ -124,7 +124,8 @@ def _tell(found: Restored, as_json: bool, done: str) -> None:
         document(asdict(found))
         return
     pairs([*((name, f"{count:,} rows") for name, count in found.rows.items())])
-    print(f"{sum(found.rows.values()):,} rows, {found.blobs:,} blobs, {found.state:,} values of state elsewhere {done}")
+    beside = f"{found.state:,} values of state and {found.entries:,} entries of histories elsewhere"
+    print(f"{sum(found.rows.values()):,} rows, {found.blobs:,} blobs, {beside} {done}")
     if found.safety:
         print(f"what was there before:  celeriac backup restore {found.safety}")
 

@@ -228,10 +228,10 @@ class Engine:
         doors.guard_output(self.guard, work, output)
         data = serial.encode(output.data, what=f"output of {c.name}", limit=self.settings.max_result_bytes)
         stored = quotas.store(self, c.session_id, data)
-
         self._recent.keep(c.session_id, c.number, c.epoch, data)
         first = [steps.finishing(c, cached=work.hit is not None)]
-        if not output.add_steps:  # else what waits for this step will wait for the new ones too
+        # What waits for this step will wait for new ones too; for a call nothing waits.
+        if not (output.add_steps or work.inline):
             first.append(graph.counting_down(self.database.dialect.name, c.session_id, c.number))
             if carry:
                 first.append(steps.claiming(c.session_id, self.presence.claim(), self.settings.lease_seconds, queue))
@@ -257,14 +257,16 @@ class Engine:
                 attempts=c.attempts,
                 failures=c.failures,
                 data=_summary(output, stored.size, work.hit),
-                freed=graph.unblocked(more.pop(0)) if more else None,
+                freed=graph.unblocked(more.pop(0) if more else ()) if not output.add_steps else None,
             )
             if output.add_steps:
                 settling.add_steps(c.number, c.name, c.phase, output.add_steps)
             just = (c.name, data)
             return self._conclude(turn, settling, carry, queue, work.inline, just, more.pop() if more else None)
 
-        return self._next(c, record, queue, first)
+        following = self._next(c, record, queue, first)
+        work.recorded = data if work.inline else None
+        return following
 
     def owner_of(self, tx: Transaction, session_id: str) -> tuple[str, str]:
         """Whose session it is: tenant and user."""

@@ -1,17 +1,21 @@
 """Quotas: how much one session and one user may have. What a step records is counted in its session's row, in the
-statement that writes that row anyway; who sets no quota pays nothing more.
+statement that writes that row anyway, and what is said in the row of its conversation; who sets no quota pays nothing
+more. What lives outside of the database is counted only where a quota is set.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from ..config import Settings
 from ..errors import QuotaExceeded
 from ..storage import results, sessions
 from ..storage.database import Transaction
+from ..storage.histories import rows as history
+from ..storage.histories.protocol import Item
 from ..storage.sessions import Hot
 from .turn import Turn
 
@@ -46,14 +50,18 @@ class Quotas:
                 "are allowed"
             )
 
-    def check(self, tx: Transaction, hot: Hot, owner: tuple[str, str], size: int, blob: bool) -> None:
-        """Raise QuotaExceeded if a session may not record so many bytes more, in a blob or not."""
-        if self._bytes and hot.stored_bytes + size > self._bytes:
-            raise _refused("quota_session_bytes", f"session {hot.id}", hot.stored_bytes, size, self._bytes, "bytes")
+    def check(self, tx: Transaction, hot: Hot, owner: tuple[str, str], size: int, blob: bool, said: int = 0) -> None:
+        """Raise QuotaExceeded if a session may not record so many bytes more, in a blob or not. Of them, `said` are in
+        its history already.
+        """
+        if self._bytes:
+            used = hot.stored_bytes + history.bytes_of(tx, hot.id) - said
+            if used + size > self._bytes:
+                raise _refused("quota_session_bytes", f"session {hot.id}", used, size, self._bytes, "bytes")
         if self._blobs and blob and hot.stored_blobs >= self._blobs:
             raise _refused("quota_session_blobs", f"session {hot.id}", hot.stored_blobs, 1, self._blobs, "blobs")
         if self._user_bytes:
-            used = self._used_by(tx, owner, size)
+            used = self._used_by(tx, owner, size, said)
             if used + size > self._user_bytes:
                 raise _refused("quota_user_bytes", f"user {owner[1]!r}", used, size, self._user_bytes, "bytes")
 
@@ -63,7 +71,7 @@ class Quotas:
             at, used = self._users[owner]
             self._users[owner] = (at, used + size)
 
-    def _used_by(self, tx: Transaction, owner: tuple[str, str], size: int) -> int:
+    def _used_by(self, tx: Transaction, owner: tuple[str, str], size: int, said: int) -> int:
         """Bytes that a user has in all sessions, as of some seconds ago with what was recorded here since; as of now
         where that would be too many.
         """
@@ -71,7 +79,7 @@ class Quotas:
         now = time.monotonic()
         if known is not None and now - known[0] < KNOWN_SECONDS and known[1] + size <= self._user_bytes:
             return known[1]
-        used = sessions.bytes_of(tx, *owner)
+        used = sessions.bytes_of(tx, *owner) - said
         self._users[owner] = (now, used)
         if len(self._users) > _MOST_USERS:
             self._users.popitem(last=False)
@@ -101,6 +109,42 @@ def count(engine: Engine, turn: Turn, stored: results.Stored) -> None:
         turn.tx.after_commit.append(lambda: quotas.note(owner, stored.size))
     hot.stored_bytes += stored.size
     hot.stored_blobs += stored.blob is not None
+
+
+def admitting(engine: Engine, session_id: str) -> history.Admit | None:
+    """What asks whether entries may be appended to a session's history in the database; None: no quota is set."""
+    quotas = engine.quotas
+    if not quotas.on:
+        return None
+
+    def admit(tx: Transaction, size: int) -> None:
+        hot = sessions.look(tx, session_id)
+        if hot is not None:
+            owner = engine.owner_of(tx, session_id)
+            quotas.check(tx, hot, owner, size, blob=False, said=size)
+            tx.after_commit.append(lambda: quotas.note(owner, size))
+
+    return admit
+
+
+def count_elsewhere(engine: Engine, session_id: str, items: Iterable[Item]) -> None:
+    """Count entries that are about to be appended to a history outside of the database, where a quota is set. Raises
+    QuotaExceeded.
+    """
+    quotas = engine.quotas
+    if not quotas.on:
+        return
+    size = sum(len(item.body) for item in items)
+
+    def work(tx: Transaction) -> None:
+        hot = sessions.lock(tx, session_id)
+        if hot is not None:
+            owner = engine.owner_of(tx, session_id)
+            quotas.check(tx, hot, owner, size, blob=False)
+            sessions.add_bytes(tx, session_id, size)
+            tx.after_commit.append(lambda: quotas.note(owner, size))
+
+    engine.database.write(work)
 
 
 def _refused(quota: str, whose: str, used: int, more: int, allowed: int, unit: str) -> QuotaExceeded:

@@ -29,7 +29,9 @@ def rotate(engine: Engine, keyring: KeyRing, told: Told = lambda tally: None) ->
     parts: tuple[Callable[[], Tally], ...] = (
         lambda: state_covering.cover(engine.state, database, keyring, so_far),
         lambda: covering.cover(database, so_far),
-        lambda: memories.rewrap_memories(database, keyring, state_covering.KeptState(engine.state, keyring), so_far),
+        lambda: memories.rewrap_memories(
+            database, engine.blobs, keyring, state_covering.KeptState(engine.state, keyring, engine.blobs), so_far
+        ),
         lambda: restating.rewrap_all(database, engine.state.places.backend, keyring, so_far),
         lambda: putaway.rewrap_cold(database, keyring, so_far),
         lambda: covering.rewrap_blobs(database, engine.blobs, keyring, so_far),

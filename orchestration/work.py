@@ -40,6 +40,8 @@ class Work:
     private: bool = False
     #: It is a durable call, which the worker makes within the step that asks for it.
     inline: bool = False
+    #: What was recorded of it (JSON), where it is inline: its caller need not read it again.
+    recorded: bytes | None = None
     #: The result that was found for it, and its place among those who would compute the same.
     hit: Hit | None = None
     flight: Flight | None = None

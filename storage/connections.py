@@ -45,7 +45,7 @@ class Connections:
             path = Path(url.database or "").absolute()
             path.parent.mkdir(parents=True, exist_ok=True)
             self.gate = sqlite.WriteGate(path.with_name(path.name + "-gate"))
-        self.watches: weakref.WeakSet[Changes | Glance] = weakref.WeakSet()
+        self.watches: weakref.WeakSet[Changes | Own] = weakref.WeakSet()
         _all.add(self)
 
     @property
@@ -132,10 +132,23 @@ class Connections:
         """Close what is not in use, and the gate."""
         self.close_idle()
         for watch in list(self.watches):
-            if isinstance(watch, Glance):
+            if isinstance(watch, Own):
                 watch.close()
         if self.gate is not None:
             self.gate.close()
+
+    def let_go(self) -> None:
+        """Close all that this process has open, once nothing is at work; the next use opens it again."""
+        self.busy.close(5.0)
+        try:
+            self._close_watched()
+        finally:
+            self.busy.open()
+
+    def _close_watched(self) -> None:
+        self.close_idle()
+        for watch in list(self.watches):
+            watch.close()
 
     # -- forks ---------------------------------------------------------------------------------------------------------
 
@@ -145,9 +158,7 @@ class Connections:
         """
         self.busy.close(5.0)
         if self.is_sqlite:
-            self.close_idle()
-            for watch in self.watches:
-                watch.close()
+            self._close_watched()
 
     def after_fork_in_child(self) -> None:
         """Start anew. psycopg leaves an inherited connection alone: it closes only what its own process opened."""
@@ -157,7 +168,7 @@ class Connections:
         self._idle = deque()
         self._engine = None
         for watch in self.watches:
-            if isinstance(watch, Glance):
+            if isinstance(watch, Own):
                 watch.forget()
         if self.gate is not None:
             self.gate.forget()
@@ -194,38 +205,50 @@ class Changes:
             _close_quietly(connection)
 
 
-class Glance:
-    """One short query that SQLite answers again and again on a connection of its own, without a transaction said
-    around it: about a fifteenth of what `Database.read` costs. Each answer is of now. Safe in threads and across forks.
+class Own:
+    """A connection to SQLite that is kept for one purpose, with a cursor; used with `alone` held. Safe in threads and
+    across forks.
     """
 
-    def __init__(self, connections: Connections, sql: str) -> None:
+    def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._sql = sql
-        self._alone = threading.Lock()
         self._connection: Any = None
         self._cursor: Any = None
+        self.alone = threading.Lock()
         connections.watches.add(self)
 
-    def value(self, **values: Any) -> Any:
-        """The first column of the first row, or None. Raises what the driver raises."""
-        with self._connections.busy, self._alone:
-            if self._connection is None:
-                self._connection = self._connections.open()
-                self._cursor = self._connection.cursor()
-            found = self._cursor.execute(self._sql, values).fetchall()  # all, so that nothing stays open
-        return found[0][0] if found else None
+    def _opened(self) -> Any:
+        """The cursor of a new connection."""
+        self._connection = self._connections.open()
+        self._cursor = self._connection.cursor()
+        return self._cursor
 
     def forget(self) -> None:
         """After a fork, before which it was closed: with a lock that nobody holds."""
-        self._alone = threading.Lock()
+        self.alone = threading.Lock()
 
     def close(self) -> None:
         """Close the connection; the next use opens a new one."""
-        with self._alone:
+        with self.alone:
             connection, self._connection, self._cursor = self._connection, None, None
         if connection is not None:
             _close_quietly(connection)
+
+
+class Glance(Own):
+    """One short query that SQLite answers again and again on a connection of its own, without a transaction said
+    around it: about a fifteenth of what `Database.read` costs. Each answer is of now.
+    """
+
+    def __init__(self, connections: Connections, sql: str) -> None:
+        super().__init__(connections)
+        self._sql = sql
+
+    def rows(self, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """All rows. Raises what the driver raises."""
+        with self._connections.busy, self.alone:
+            cursor = self._cursor or self._opened()
+            return cursor.execute(self._sql, values).fetchall()  # type: ignore[no-any-return]
 
 
 class Busy:

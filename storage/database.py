@@ -187,6 +187,8 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._connections = Connections(self.url, pool_size)
         self._commit: Callable[[Any], None] = _commit
+        #: Runs a statement that is a transaction by itself.
+        self.single: Callable[[Any, str, Sequence[Any]], None] = _single
         self._dialect = self._connections.engine.dialect
         #: Whether a commit may come to the disk later than it is answered. Without WAL it could leave a torn file.
         self._can_lag = self.is_sqlite and sqlite.describe()["sound"]
@@ -227,20 +229,31 @@ class Database:
 
         Each call sees all that was committed before it.
         """
-        if not self.is_sqlite:
-            return lambda **values: self.read(lambda tx: tx.value(query, **values))
-        look = Glance(self._connections, query.text(self._dialect)[0])
+        glances = self.glances(query)
 
         def glance(**values: Any) -> Any:
+            found = glances(**values)
+            return found[0][0] if found else None
+
+        return glance
+
+    def glances(self, query: Query) -> Callable[..., list[Row]]:
+        """As `glance`, of all rows."""
+        if not self.is_sqlite:
+            return lambda **values: self.read(lambda tx: tx.rows(query, **values))
+        sql, carried = query.text(self._dialect)
+        look = Glance(self._connections, sql)
+
+        def glances(**values: Any) -> list[Row]:
             try:
-                return look.value(**values)
+                return look.rows({**carried, **values} if carried else values)
             except Exception as fault:
                 if not is_of_driver(fault):
                     raise
                 look.close()
-                return self.read(lambda tx: tx.value(query, **values))  # tries again, and says what is wrong
+                return self.read(lambda tx: tx.rows(query, **values))  # tries again, and says what is wrong
 
-        return glance
+        return glances
 
     # -- transactions ------------------------------------------------------------------------------------------------
 
@@ -342,6 +355,10 @@ class Database:
 
 def _commit(cursor: Any) -> None:
     cursor.execute("COMMIT")
+
+
+def _single(cursor: Any, sql: str, values: Sequence[Any]) -> None:
+    cursor.execute(sql, values)
 
 
 def _is_synced_again(cursor: Any) -> bool:

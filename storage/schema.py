@@ -33,7 +33,7 @@ DECLARED = (
     _states,
 )
 #: The newest revision in `migrations/versions`; a test holds the two together.
-HEAD = "0017"
+HEAD = "0018"
 #: Where Alembic finds them, also when the package is installed: package:folder.
 SCRIPTS = "celeriac.storage:migrations"
 

@@ -56,6 +56,18 @@ def encode(value: object, what: str = "value", limit: int | None = None) -> byte
     return _checked(_encode, value, what, limit)
 
 
+def ready(value: object, limit: int) -> bytes | None:
+    """As `encode` with that limit, for what is written most often; None where `encode` has to look closer."""
+    try:
+        data = _encode(value)
+        size = len(data)
+        if size <= limit and _decode(data) == value and (size <= 2 * MAX_DEPTH or not _too_deep(data, value)):
+            return data
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        pass
+    return None
+
+
 def canonical(value: object, what: str = "value") -> bytes:
     """As `encode`, with the keys of every object sorted: equal values of equal types give equal bytes."""
     return _checked(_encode_sorted, value, what, None)
@@ -113,6 +125,8 @@ def _reads_back(data: bytes, value: object) -> bool:
 
 
 def _too_deep(data: bytes, value: object) -> bool:
+    if len(data) <= 2 * MAX_DEPTH:  # each level takes two brackets
+        return False
     # No more brackets than levels allowed, in text or not, is no depth to look for; splitting stops counting early.
     brackets = len(data.split(b"[", MAX_DEPTH + 1)) + len(data.split(b"{", MAX_DEPTH + 1)) - 2
     if brackets <= MAX_DEPTH or type(value) in _LEAVES:

@@ -317,10 +317,11 @@ _OPEN_OF = Query(
     )
 )
 _BYTES_OF = Query(
-    select(func.coalesce(func.sum(_s.stored_bytes), 0)).where(
-        _s.tenant == bindparam("of"), _s.user == bindparam("whose")
-    )
+    select(func.coalesce(func.sum(_s.stored_bytes + func.coalesce(conversations.c.bytes, 0)), 0))
+    .select_from(sessions.outerjoin(conversations, conversations.c.session_id == _s.id))
+    .where(_s.tenant == bindparam("of"), _s.user == bindparam("whose"))
 )
+_ADD_BYTES = Query(update(sessions).where(_this).values(stored_bytes=_s.stored_bytes + bindparam("more")))
 #: Two transactions that start a session for one user count one after the other.
 _ALONE = Query(text("SELECT pg_advisory_xact_lock(7201462, hashtext(:whose))"))
 #: What has rows of sessions, each with its `session_id`.
@@ -351,8 +352,13 @@ def open_of(tx: Transaction, tenant: str, user: str) -> int:
 
 
 def bytes_of(tx: Transaction, tenant: str, user: str) -> int:
-    """Bytes of outputs and partial results in all sessions of a user of a tenant."""
+    """Bytes of outputs, partial results and histories in all sessions of a user of a tenant."""
     return int(tx.value(_BYTES_OF, of=tenant, whose=user))
+
+
+def add_bytes(tx: Transaction, session_id: str, size: int) -> None:
+    """Count bytes that are recorded outside of the database, in a locked session."""
+    tx.run(_ADD_BYTES, session=session_id, more=size)
 
 
 def erase(tx: Transaction, session_id: str) -> bool:

@@ -72,6 +72,9 @@ def prepare(connection: Any, _record: Any = None) -> None:
 SPIN_SECONDS = 0.0005 if (os.cpu_count() or 1) > 1 else 0.0
 
 
+_AT_ONCE = fcntl.LOCK_EX | fcntl.LOCK_NB
+
+
 class WriteGate:
     """One writer at a time, waiting in the kernel.
 
@@ -90,16 +93,17 @@ class WriteGate:
 
     def handle(self) -> int:
         """The gate's file, which a writer locks with `lock` and unlocks with `flock(handle, LOCK_UN)`."""
-        while len(self._files) < len(self._paths):
-            path = self._paths[len(self._files)]
-            self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        return self._files[0]
+        files = self._files
+        while len(files) < 2:
+            files.append(os.open(self._paths[len(files)], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        return files[0]
 
     def lock(self) -> None:
         """Wait until the gate is ours. Also when this raises, it may be: it must be unlocked then as well."""
-        gate, turnstile = self._files
-        if not _locked_at_once(gate):
-            _lock_in_turn(gate, turnstile)
+        try:
+            fcntl.flock(self._files[0], _AT_ONCE)
+        except OSError:
+            _lock_in_turn(*self._files)
 
     def close(self) -> None:
         """Close the files; the next writer opens them again."""
@@ -130,7 +134,7 @@ def through(gate: WriteGate | None) -> Iterator[None]:
 
 def _locked_at_once(gate: int) -> bool:
     try:
-        fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(gate, _AT_ONCE)
     except OSError:
         return False
     return True

@@ -224,7 +224,8 @@ class Backups:
             return self._shown(self._store.manifest(backup_id))
 
     def _source(self, database: Database) -> Source:
-        return Source(database, self._engine.blobs, elsewhere(self._engine.state.places.backend))
+        engine = self._engine
+        return Source(database, engine.blobs, elsewhere(engine.state.places.backend), engine.conversations)
 
     def _needed(self, ids: Sequence[str]) -> set[str]:
         return {name for one in ids for name in Kept(self._store, self._store.manifest(one)).objects()}

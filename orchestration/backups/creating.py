@@ -14,18 +14,20 @@ from typing import Any, Final
 from ...errors import BackupError, BlobNotFound, KeyMissing
 from ...storage import schema
 from ...storage.backup import tables
-from ...storage.backup.chunking import Digest, cut
-from ...storage.backup.manifest import BLOBS, FORMAT, STATE, Chunk, Manifest, Part, hash_of, number_of
+from ...storage.backup.chunking import cut
+from ...storage.backup.manifest import BLOBS, FORMAT, HISTORIES, STATE, Chunk, Manifest, Part, hash_of, number_of
 from ...storage.backup.store import BackupStore
 from ...storage.backup.transactions import alone
 from ...storage.blobs import BlobStore
+from . import conversations
 from .source import STATE_COLUMNS, Source, state_rows
 
 #: A blob that a row of the snapshot names may be deleted before it is read: then a new snapshot is taken, so often.
 _SNAPSHOTS: Final = 3
-#: Objects that are compressed and written at once, and that may wait for it.
-_THREADS: Final = 2
-_WAITING: Final = 4
+#: Objects that are compressed and written at once, and that may wait for it. Most of the time they wait for the disk,
+#: which syncs several at once.
+_THREADS: Final = 6
+_WAITING: Final = 12
 #: Name, the id of the key that it is sealed with (or nothing), bytes of its content.
 BLOB_COLUMNS: Final = ("hash", "key", "bytes")
 
@@ -95,9 +97,9 @@ class _Writer:
         self._waiting: deque[Future[int]] = deque()
         self._put: set[str] = set()
 
-    def rows(self, hashes: bytes, data: bytes) -> str:
-        """Put a chunk of rows with these hashes; gives its name."""
-        name = self.store.name("rows", hashes, self.naming)
+    def rows(self, data: bytes) -> str:
+        """Put a chunk of rows; gives its name."""
+        name = self.store.name("rows", data, self.naming)
         if name not in self._put and (self.full or not self.store.has(name)):
             self._put.add(name)
             self._later(name, data, self.compression)
@@ -134,6 +136,9 @@ def _parts(source: Source, writer: _Writer) -> list[Part]:
                 raise BackupError(f"a row refers to a blob that is not there: {fault}") from fault
     if source.backend is not None:
         parts.append(_part(STATE, STATE_COLUMNS, state_rows(source.backend), writer))
+    place = conversations.elsewhere(source.histories) if source.histories is not None else None
+    if place is not None:
+        parts.append(_part(HISTORIES, conversations.COLUMNS, conversations.entry_rows(place), writer))
     writer.finish()
     return parts
 
@@ -161,9 +166,8 @@ def _blobs(source: Source, connection: Any, writer: _Writer) -> Iterator[tuple[s
 
 
 def _part(name: str, columns: tuple[str, ...], rows: Iterable[Any], writer: _Writer) -> Part:
-    digest = Digest()
-    chunks = [Chunk(writer.rows(hashes, data), count, len(data)) for count, hashes, data in cut(rows, digest)]
-    return Part(name, columns, digest.rows, digest.size, digest.text, tuple(chunks))
+    chunks = tuple(Chunk(writer.rows(data), count, len(data)) for count, data in cut(rows))
+    return Part(name, columns, sum(one.rows for one in chunks), sum(one.size for one in chunks), chunks)
 
 
 def blob_object(store: BackupStore, naming: bytes, name: str, key: str) -> str:

@@ -12,13 +12,15 @@ from typing import Any, Final
 from ...errors import BackupError
 from ...storage import schema, steps, workers
 from ...storage.backup import tables
-from ...storage.backup.chunking import Digest, cut
-from ...storage.backup.manifest import STATE, Manifest
+from ...storage.backup.chunking import digest_of
+from ...storage.backup.manifest import HISTORIES, STATE, Manifest
 from ...storage.backup.store import BackupStore
 from ...storage.backup.tables import Choice
 from ...storage.backup.transactions import alone
 from ...storage.database import Database
+from ...storage.histories.sql import SqlPlace
 from ...storage.presence import Presence
+from . import conversations
 from .content import Content, Kept, Staged
 from .source import STATE_COLUMNS, Source, clear_state, put_state
 
@@ -29,7 +31,8 @@ _FINAL: Final = ", ".join(f"'{status}'" for status in steps.FINAL)
 
 @dataclass(slots=True)
 class Restored:
-    """What was restored, or (a dry run) would be: rows by table, blobs, values of keyed state that lives elsewhere.
+    """What was restored, or (a dry run) would be: rows by table, blobs, values of keyed state and entries of histories
+    that live elsewhere, or did.
 
     `safety`: the backup of what was there before, where one was made.
     """
@@ -38,6 +41,7 @@ class Restored:
     rows: dict[str, int] = field(default_factory=dict)
     blobs: int = 0
     state: int = 0
+    entries: int = 0
     dry_run: bool = False
     safety: str | None = None
 
@@ -62,17 +66,20 @@ def restore(
         if dry_run:
             _count(kept, content, choice, result)
             return result
-        for _ in kept.rows(STATE):  # it is written after the commit: what is damaged has to be seen before
-            pass
+        for part in (STATE, HISTORIES):  # written after the commit: what is damaged has to be seen before
+            for _ in kept.rows(part):
+                pass
         needed = _needed_blobs(content, choice)
         _put_blobs(kept, source, needed, result)
-        with alone(source.database, write=True) as connection:
+        with alone(source.database, write=True, whole=choice.is_all) as connection:
             highest = _highest_epoch(connection)
             _replace(connection, source.database, content, choice, needed, result)
+            _insert_entries(connection, kept, source, choice, result)
             if recheck:
-                _compare(connection, source.database, content, manifest)
+                _compare(connection, source.database, content)
             _let_old_claims_end(connection, source.database, choice, highest)
         _put_state(kept, source, choice, result)
+        _put_entries(kept, source, choice, result)
     return result
 
 
@@ -157,27 +164,16 @@ def _let_old_claims_end(connection: Any, database: Database, choice: Choice, hig
         connection.execute("DELETE FROM cache_cutoffs WHERE kind = 'name'")
 
 
-def _compare(connection: Any, database: Database, content: Content, manifest: Manifest) -> None:
+def _compare(connection: Any, database: Database, content: Content) -> None:
     """Read all rows back. Raises BackupError for a table whose rows are not those of the backup."""
     for table in tables.tables():
-        expected, found = Digest(), Digest()
-        part = manifest.part(table.name)
-        if manifest.revision == schema.HEAD and part is not None:
-            wanted = (part.rows, part.digest)
-        else:
-            _drain(cut((row for rows in content.rows(table.name) for row in rows), expected))
-            wanted = (expected.rows, expected.text)
-        _drain(cut(tables.stream(connection, database.dialect, table), found))
-        if (found.rows, found.text) != wanted:
+        wanted = digest_of(row for rows in content.rows(table.name) for row in rows)
+        found = digest_of(tables.stream(connection, database.dialect, table))
+        if found != wanted:
             raise BackupError(
-                f"{table.name} has {found.rows:,} rows with the hash {found.text} where it was moved to, "
+                f"{table.name} has {found[0]:,} rows with the hash {found[1]} where it was moved to, "
                 f"expected: {wanted[0]:,} with {wanted[1]}; nothing was moved"
             )
-
-
-def _drain(chunks: Iterator[object]) -> None:
-    for _ in chunks:
-        pass
 
 
 def _needed_blobs(content: Content, choice: Choice) -> set[str] | None:
@@ -211,6 +207,31 @@ def _put_state(kept: Kept, source: Source, choice: Choice, result: Restored) -> 
         result.state += len(wanted)
 
 
+def _entries(kept: Kept, choice: Choice) -> Iterator[list[Any]]:
+    """The chosen entries of histories that lived elsewhere."""
+    if choice.sessions or not choice.scopes:
+        for rows in kept.rows(HISTORIES):
+            yield from (row for row in rows if not choice.sessions or row[0] in choice.sessions)
+
+
+def _insert_entries(connection: Any, kept: Kept, source: Source, choice: Choice, result: Restored) -> None:
+    """Entries that lived elsewhere and live in the database now: among its rows."""
+    if isinstance(source.histories, SqlPlace):
+        names = {row[0] for row in _entries(kept, choice)}
+        result.entries = conversations.insert(connection, source.database, names, _entries(kept, choice))
+
+
+def _put_entries(kept: Kept, source: Source, choice: Choice, result: Restored) -> None:
+    """Entries that live elsewhere now, wherever they lived: after the rows are in, in writes of their own."""
+    place = source.histories
+    if place is None or isinstance(place, SqlPlace) or (choice.scopes and not choice.sessions):
+        return
+    for name in choice.sessions or list(place.conversations()):
+        place.delete(name)
+    result.entries = conversations.put(place, _entries(kept, choice))
+    result.entries += conversations.take_over(place, source.database, source.blobs, choice.sessions)
+
+
 def _count(kept: Kept, content: Content, choice: Choice, result: Restored) -> None:
     """Read and check all that would be restored."""
     for table in tables.tables():
@@ -224,3 +245,4 @@ def _count(kept: Kept, content: Content, choice: Choice, result: Restored) -> No
     if not choice.sessions or choice.scopes:
         state = (row for rows in kept.rows(STATE) for row in rows)
         result.state = sum(not choice.scopes or row[0] in choice.scopes for row in state)
+    result.entries = sum(1 for _ in _entries(kept, choice))

@@ -1,4 +1,4 @@
-"""What there is to be backed up: the database, the blobs, and keyed state that lives elsewhere."""
+"""What there is to be backed up: the database, the blobs, and keyed state and histories that live elsewhere."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final
 from ...errors import BackupError
 from ...storage.blobs import BlobStore
 from ...storage.database import Database
+from ...storage.histories.protocol import Place
 from ...storage.states.protocol import Backend, Listing, Write
 from ...storage.states.sql import SqlBackend
 
@@ -19,11 +20,14 @@ _KEYS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`backend` None: keyed state lives in the database, or does not outlive its process."""
+    """`backend` None: keyed state lives in the database, or does not outlive its process. `histories` None: those that
+    live elsewhere are left alone.
+    """
 
     database: Database
     blobs: BlobStore
     backend: Backend | None
+    histories: Place | None = None
 
     @property
     def kind(self) -> str:

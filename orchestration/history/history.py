@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
@@ -14,8 +14,9 @@ from ...errors import SessionError, SessionNotFound
 from ...storage import serial, sessions
 from ...storage.database import Transaction
 from ...storage.histories import thinning
-from ...storage.histories.protocol import HistoryError, Item, Kept
+from ...storage.histories.protocol import HistoryError, Item
 from ...storage.histories.sql import SqlPlace
+from .. import quotas
 from ..engine import Engine
 from ..guard.access import Right, needs
 from ..guard.doors import place_of
@@ -54,8 +55,8 @@ class History:
     def append(self, entry: Mapping[str, Any]) -> int:
         """Append an entry; gives its number.
 
-        Raises HistoryError for what is no entry, NotSerializable, TooLarge, and SessionError where the session is
-        archived.
+        Raises HistoryError for what is no entry, NotSerializable, TooLarge, QuotaExceeded, and SessionError where the
+        session is archived.
         """
         return self._append([self._item(entry)])[0]
 
@@ -88,8 +89,10 @@ class History:
         return item_of(body, at, self._engine.settings.max_result_bytes)
 
     def _append(self, items: Iterable[Item]) -> tuple[int, int]:
-        if not isinstance(self._place, SqlPlace):  # which asks in its transaction
-            self._check_open()
+        if isinstance(self._place, SqlPlace):
+            return self._place.append(self._id, items, quotas.admitting(self._engine, self._id))
+        self._check_open()
+        quotas.count_elsewhere(self._engine, self._id, items)
         return self._place.append(self._id, items)
 
     def _check_open(self) -> None:
@@ -134,6 +137,8 @@ class History:
         """The last `n` entries, in order."""
         if not isinstance(n, int) or n < 0:
             raise HistoryError(f"the last {n!r} entries cannot be read; allowed: a whole number, at least 0")
+        if isinstance(self._place, SqlPlace):
+            return self._shown(self._place.newest(self._id, n))
         return self._shown(self._place.load(self._id, limit=n, newest=True))
 
     @needs("read")
@@ -174,7 +179,7 @@ class History:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.all()
 
-    def _shown(self, kept: list[Kept]) -> list[dict[str, Any]]:
+    def _shown(self, kept: Sequence[tuple[int, float, Any]]) -> list[dict[str, Any]]:
         if self._reads is not None:
             self._reads.note(self._id, kept)
         return all_shown(kept)

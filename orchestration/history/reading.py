@@ -7,12 +7,11 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from ...errors import CeleriacError
 from ...storage.database import Database
 from ...storage.histories import reads
-from ...storage.histories.protocol import Kept
 from ..engine import Engine
 
 #: What was counted is written after so many seconds, by who reads then.
@@ -28,9 +27,9 @@ class Reads:
         self._counts: Counter[tuple[str, int]] = Counter()
         self._written = time.monotonic()
 
-    def note(self, session_id: str, kept: Sequence[Kept]) -> None:
+    def note(self, session_id: str, kept: Sequence[tuple[int, float, Any]]) -> None:
         """Count a reading of these entries."""
-        blocks = {one.number // reads.BLOCK for one in kept}
+        blocks = {number // reads.BLOCK for number, _, _ in kept}
         with self._lock:
             self._counts.update((session_id, block) for block in blocks)
         if time.monotonic() - self._written > _EVERY:

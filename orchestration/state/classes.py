@@ -77,11 +77,10 @@ class Values:
 
     def packed(self, scope: str, key: str, value: Any, class_: StateClass) -> tuple[bytes, str]:
         """What is kept of a value, and its meta. Raises NotSerializable, TooLarge, SchemaError and StateError."""
-        what = f"{scope} {key!r}"
         about: dict[str, Any] = {} if class_ == "standard" else {"class": class_}
         if class_ == "external":
             if self.schemas is None:
-                raise StateError(f"{what} is of class external, which needs a schema, and no schemas are in use")
+                raise StateError(f"{scope} {key!r} is external, which needs a schema, and no schemas are in use")
             about["schema"] = self.schemas.check(scope, key, value, "strict")
         elif (
             class_ != "trusted"
@@ -91,10 +90,14 @@ class Values:
             about["schema"] = schema
         if self.policy is not None and self.policy.active:
             value = self.policy.apply(value, _place(scope, key))
-        body = serial.encode(value, what, self.max_bytes)
+        body = serial.ready(value, self.max_bytes)
+        if body is None:
+            body = serial.encode(value, f"{scope} {key!r}", self.max_bytes)
         if class_ == "sensitive" or self.all:
             if self.keyring is None:
-                raise StateError(f"{what} is of class sensitive, and there is no key: set keys_file or CELERIAC_KEYS")
+                raise StateError(
+                    f"{scope} {key!r} is of class sensitive, and there is no key: set keys_file or CELERIAC_KEYS"
+                )
             body = self.keyring.seal(body, place=_place(scope, key), tenant=self.tenant)
             about["sealed"] = True
         return body, serial.encode(about).decode() if about else ""

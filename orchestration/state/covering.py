@@ -11,7 +11,8 @@ from functools import partial
 from sqlalchemy import bindparam, select, update
 
 from ...errors import CeleriacError
-from ...storage import session_state
+from ...storage import results, session_state
+from ...storage.blobs import BlobStore
 from ...storage.database import Database, Query, Transaction
 from ...storage.keys.rewrapping import Tally, fields_rewrapped, keys_in
 from ...storage.keys.sealing import KeyRing, is_sealed
@@ -92,30 +93,53 @@ def _owner(state: State, scope: str) -> tuple[State, str]:
 class KeptState:
     """The keyed state that checkpoints keep of sessions' own scopes: see `storage.keys.memories.OwnState`."""
 
-    def __init__(self, state: State, keyring: KeyRing) -> None:
+    def __init__(self, state: State, keyring: KeyRing, blobs: BlobStore) -> None:
         self._state = state
         self._keyring = keyring
+        self._blobs = blobs
+        #: The keys of blobs, and what became of each: many checkpoints of a session refer to the same.
+        self._keys_of: dict[str, list[str]] = {}
+        self._instead: dict[tuple[str, str, str], Value] = {}
 
     def keys(self, scope: str, key: str, value: Value) -> list[str]:
-        """The ids of the keys that a value, and what is in it, is sealed with; a blob is not looked into."""
-        if value.body is None:
-            return []
-        own, name = _owner(self._state, scope)
-        inside = own.values.plain(name, key, Entry(value.body, value.version, value.meta)).decode()
-        return [*(keys_in(value.body) if is_sealed(value.body) else ()), *keys_in(inside)]
+        """The ids of the keys that a value, and what is in it, is sealed with."""
+        if value.blob is None:
+            return self._keys(scope, key, value, value.body or b"null")
+        if value.blob not in self._keys_of:
+            self._keys_of[value.blob] = self._keys(scope, key, value, self._blobs.get(value.blob))
+        return self._keys_of[value.blob]
 
-    def renewed(self, scope: str, key: str, value: Value) -> Value:
+    def _keys(self, scope: str, key: str, value: Value, body: bytes) -> list[str]:
+        own, name = _owner(self._state, scope)
+        inside = own.values.plain(name, key, Entry(body, value.version, value.meta)).decode()
+        return [*(keys_in(body) if is_sealed(body) else ()), *keys_in(inside)]
+
+    def renewed(self, tx: Transaction, scope: str, key: str, value: Value) -> Value:
         """The value, and what is in it, under the active key, sealed for the same version."""
-        body, what = value.body, f"state {scope} {key!r} in a checkpoint"
-        if body is None:
-            return value
+        if value.blob is None:
+            return self._renewed(scope, key, value, value.body) if value.body is not None else value
+        place = (scope, key, value.blob)
+        if place not in self._instead:
+            new = self._renewed(scope, key, value, self._blobs.get(value.blob))
+            kept = value if new.body is None else new._replace(body=None, blob=self._blobs.put(new.body))
+            self._instead[place] = kept
+        instead = self._instead[place]
+        if instead.blob is not None and instead.blob != value.blob:
+            results.refer_to(tx, self._blobs, instead.blob, self._blobs.get(instead.blob))
+        return value._replace(blob=instead.blob, meta=instead.meta, size=instead.size)
+
+    def _renewed(self, scope: str, key: str, value: Value, body: bytes) -> Value:
+        """The value with a new body; as it is where there is nothing to be done."""
+        what = f"state {scope} {key!r} in a checkpoint"
         own, name = _owner(self._state, scope)
         entry = Entry(body, value.version, value.meta)
         write = own.values.renewed(name, key, entry, lambda text: fields_rewrapped(text, what, self._keyring))
         if write is None:
-            return value._replace(body=self._keyring.rewrap(body, what) or body) if is_sealed(body) else value
-        body = write.bind(value.version) if write.bind is not None else write.body or b""
-        return value._replace(body=body, meta=write.meta, size=len(body))
+            after = self._keyring.rewrap(body, what) if is_sealed(body) else None
+            return value if after is None else value._replace(body=after, size=len(after))
+        # A blob is sealed for no version: it is given another one when it is put back.
+        bound = write.bind(value.version) if write.bind is not None and value.blob is None else write.body or b""
+        return value._replace(body=bound, meta=write.meta, size=len(bound))
 
 
 def _cover_one(state: State, scope: str, name: str, key: str, entry: Entry, keyring: KeyRing, tally: Tally) -> None:

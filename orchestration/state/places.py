@@ -112,8 +112,7 @@ class Places:
         except CeleriacError:  # others were quicker, or the outcome is unknown
             copies.forget([(name, write.key) for write in writes])
             raise
-        for place, write in enumerate(writes):
-            version = versions[place]
+        for write, version in zip(writes, versions, strict=True):
             copies.written(name, write.key, kept(write, version), version, mark)
         return versions
 

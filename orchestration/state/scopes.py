@@ -90,6 +90,8 @@ class Scope:
 
 def check_key(key: str) -> str:
     """The key itself. Raises ScopeError for one that is empty, over 1024 bytes, or not storable as text."""
+    if type(key) is str and key.isascii() and 0 < len(key) <= MAX_KEY_BYTES and "\0" not in key:
+        return key  # as most are, which need no closer look
     return _check(key, "key", MAX_KEY_BYTES)
 
 

@@ -1,87 +1,67 @@
 """Rows cut into chunks whose borders depend on the rows alone, so that a changed row changes one chunk and no other.
 
-Every chunk is kept once, under the hash of its rows. So each backup is whole by itself, and costs what has changed.
+Every chunk is kept once, under the hash of its bytes. So each backup is whole by itself, and costs what has changed.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+from zlib import crc32
 
 import msgspec
 
 from ...errors import BackupDamaged
 
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer as Buffer
-
 #: Bytes of a chunk on the average, and at most (but for one row that is larger).
 USUAL: Final = 1 << 20
 MOST: Final = 4 << 20
+#: Bytes of a row that its border depends on: more than any key has, and no more than can be looked at in a microsecond.
+_LOOKED_AT: Final = 2048
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_RAW: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
-_ROW: Final = msgspec.msgpack.Decoder(list[Any])
-_HASH: Final = 32
+_DECODER: Final = msgspec.msgpack.Decoder(list[list[Any]])
 _SUMMED: Final = 16
-_MODULUS: Final = 1 << 8 * _SUMMED
 
 
-class Digest:
-    """Counts rows and sums up their hashes: equal for equal rows in whatever order they come."""
-
-    __slots__ = ("rows", "size", "total")
-
-    def __init__(self) -> None:
-        self.rows, self.size, self.total = 0, 0, 0
-
-    def add(self, row: Buffer, size: int) -> bytes:
-        """Add a row as it is encoded, of that many bytes; gives its hash."""
-        hashed = hashlib.blake2b(row, digest_size=_HASH).digest()
-        self.rows += 1
-        self.size += size
-        self.total += int.from_bytes(hashed[:_SUMMED], "big")
-        return hashed
-
-    @property
-    def text(self) -> str:
-        """The sum."""
-        return f"{self.total % _MODULUS:0{2 * _SUMMED}x}"
-
-
-def cut(rows: Iterable[Any], digest: Digest) -> Iterator[tuple[int, bytes, bytes]]:
-    """Chunks of the rows: how many rows, their hashes, and their bytes. Each row is added to the digest."""
+def cut(rows: Iterable[Any]) -> Iterator[tuple[int, bytes]]:
+    """Chunks of the rows: how many rows, and their bytes."""
     waiting: list[bytes] = []
-    hashes: list[bytes] = []
     size = 0
     encode = _ENCODER.encode
     for row in rows:
         encoded = encode(row)
-        hashed = digest.add(encoded, len(encoded))
         waiting.append(encoded)
-        hashes.append(hashed)
-        size += len(encoded)
+        length = len(encoded)
+        size += length
         # The larger a row, the likelier a border behind it: so that chunks have the same size in all tables.
-        if size >= MOST or int.from_bytes(hashed[-4:], "big") * USUAL < len(encoded) << 32:
-            yield len(waiting), b"".join(hashes), _joined(waiting)
-            waiting, hashes, size = [], [], 0
+        if crc32(encoded[:_LOOKED_AT]) * USUAL < length << 32 or size >= MOST:
+            yield len(waiting), _joined(waiting)
+            waiting, size = [], 0
     if waiting:
-        yield len(waiting), b"".join(hashes), _joined(waiting)
+        yield len(waiting), _joined(waiting)
 
 
 def _joined(rows: list[bytes]) -> bytes:
     return b"\xdd" + len(rows).to_bytes(4, "big") + b"".join(rows)
 
 
-def rows_of(chunk: bytes, width: int, digest: Digest) -> tuple[list[list[Any]], bytes]:
-    """The rows of a chunk, and their hashes; each row is added to the digest. Raises BackupDamaged for what is none."""
+def rows_of(chunk: bytes, width: int) -> list[list[Any]]:
+    """The rows of a chunk, of so many values each. Raises BackupDamaged for what is none."""
     try:
-        encoded = _RAW.decode(chunk)
-        hashes = b"".join([digest.add(row, len(memoryview(row))) for row in encoded])
-        rows = [_ROW.decode(row) for row in encoded]
+        rows = _DECODER.decode(chunk)
     except msgspec.DecodeError as fault:
         raise BackupDamaged(f"a chunk of the backup holds no rows: {fault}") from None
+    for found in set(map(len, rows)) - {width}:
+        raise BackupDamaged(f"a chunk of the backup has a row of {found} values, expected: {width}")
+    return rows
+
+
+def digest_of(rows: Iterable[Any]) -> tuple[int, str]:
+    """How many rows there are, and the sum of their hashes: equal for equal rows in whatever order they come."""
+    count = total = 0
     for row in rows:
-        if len(row) != width:
-            raise BackupDamaged(f"a chunk of the backup has a row of {len(row)} values, expected: {width}")
-    return rows, hashes
+        hashed = hashlib.blake2b(_ENCODER.encode(row), digest_size=_SUMMED).digest()
+        total += int.from_bytes(hashed, "big")
+        count += 1
+    return count, f"{total % (1 << 8 * _SUMMED):0{2 * _SUMMED}x}"

@@ -10,10 +10,11 @@ import msgspec
 
 from ...errors import BackupDamaged
 
-FORMAT: Final = 1
-#: Of the blobs, and of keyed state that lives elsewhere than in the database, beside the names of the tables.
+FORMAT: Final = 2
+#: Of the blobs, and of keyed state and histories that live elsewhere than in the database, beside the names of tables.
 BLOBS: Final = "blobs of rows"
 STATE: Final = "state elsewhere"
+HISTORIES: Final = "histories elsewhere"
 ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9]{6}-[0-9a-f]{6}")
 
 
@@ -26,13 +27,12 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A table's rows, in order; `digest` is over all rows in whatever order (`chunking.Digest`)."""
+    """A table's rows, in order."""
 
     name: str
     columns: tuple[str, ...]
     rows: int
     size: int
-    digest: str
     chunks: tuple[Chunk, ...]
 
 

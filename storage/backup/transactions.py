@@ -24,17 +24,24 @@ _BEGINNINGS = {
 
 
 @contextlib.contextmanager
-def alone(database: Database, write: bool = False) -> Iterator[Any]:
+def alone(database: Database, write: bool = False, whole: bool = False) -> Iterator[Any]:
     """A connection of the driver in one transaction without limits of time: a snapshot of all, or (`write`) a change of
     all. Committed at the end; nothing of it is in if anything is raised. What the driver raises is a StorageError.
+
+    `whole`: nearly every row is written. A SQLite file that nobody else has open is then written in place, which is
+    half as much as into the write-ahead log and from there; whoever opens it meanwhile has to wait.
     """
     connections = database.connections
+    if whole and database.is_sqlite:
+        connections.let_go()
     with connections.busy, contextlib.ExitStack() as held:
         if write and connections.gate is not None:
             held.enter_context(sqlite.through(connections.gate))
         connection = connections.open()
         held.callback(connection.close)  # rolls back what was not committed
         try:
+            if whole and database.is_sqlite:
+                _leave_log(connection)
             for statement in _BEGINNINGS[database.is_sqlite, write]:
                 connection.execute(statement)
             yield connection
@@ -43,3 +50,16 @@ def alone(database: Database, write: bool = False) -> Iterator[Any]:
             if is_of_driver(fault):
                 raise StorageError(f"the database refused: {type(fault).__name__}: {fault}") from fault
             raise
+
+
+def _leave_log(connection: Any) -> None:
+    """Let a connection to SQLite write with a rollback journal, if it is the only one. The next one that is opened sets
+    up the log again (`sqlite.prepare`).
+    """
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        connection.execute("PRAGMA journal_mode=DELETE").fetchall()
+    except Exception as fault:
+        if not is_of_driver(fault):
+            raise
+    connection.execute("PRAGMA busy_timeout=10000")

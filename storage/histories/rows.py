@@ -7,7 +7,7 @@ session's: what is said does not wait for steps, nor they for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import BigInteger, bindparam, cast, delete, func, insert, literal_column, select
@@ -22,6 +22,8 @@ from ..tables import sessions
 from .protocol import Item, chunks
 from .tables import cold_history, conversations, history, history_gaps, history_reads
 
+#: Asked in the transaction that appends, once so many bytes of JSON are counted; raises what refuses them.
+Admit = Callable[[Transaction, int], None]
 #: So many rows may travel with the COMMIT; more are not kept in memory until then.
 _FEW = 50
 #: What a sealed body is bound to, with the session and the number.
@@ -33,11 +35,13 @@ _mine = _h.session_id == bindparam("session")
 
 def _growing(inserting: Any) -> Query:
     """Only a session that is there and not archived is talked in; asked for in the same statement, that costs least."""
-    may = select(sessions.c.id, cast(bindparam("more"), BigInteger), now()).where(
+    more = (cast(bindparam(name), BigInteger) for name in ("more", "size"))
+    may = select(sessions.c.id, now(), *more).where(
         sessions.c.id == bindparam("session"), sessions.c.status != literal_column("'archived'")
     )
-    given = inserting(conversations).from_select(["session_id", "entries", "updated_at"], may)
-    changed = {"entries": _c.entries + given.excluded.entries, "updated_at": given.excluded.updated_at}
+    given = inserting(conversations).from_select(["session_id", "updated_at", "entries", "bytes"], may)
+    changed: dict[str, Any] = {name: _c[name] + given.excluded[name] for name in ("entries", "bytes")}
+    changed["updated_at"] = given.excluded.updated_at
     done = given.on_conflict_do_update(index_elements=["session_id"], set_=changed)
     return Query(done.returning(_c.entries, _c.updated_at))
 
@@ -53,6 +57,7 @@ _TURN = Query(select(_h.turn).where(_mine, _h.number == bindparam("wanted")))
 _LENGTH = Query(select(_c.entries).where(_c.session_id == bindparam("session")))
 _gone = select(history_gaps.c.gone).where(history_gaps.c.session_id == bindparam("session")).scalar_subquery()
 _COUNT = Query(select(_c.entries - func.coalesce(_gone, 0)).where(_c.session_id == bindparam("session")))
+_BYTES = Query(select(_c.bytes).where(_c.session_id == bindparam("session")))
 _HOLD = Query(select(_c.entries).where(_c.session_id == bindparam("session")).with_for_update())
 _BLOBS = Query(select(_h.blob).where(_mine, _h.blob.is_not(None)).distinct())
 _CLEAR = [
@@ -64,18 +69,29 @@ _NAMES = Query(
 )
 
 
-def append(tx: Transaction, blobs: BlobStore, session_id: str, items: Iterable[Item], inline: int, turn: int) -> range:
+def append(
+    tx: Transaction,
+    blobs: BlobStore,
+    session_id: str,
+    items: Iterable[Item],
+    inline: int,
+    turn: int,
+    admit: Admit | None = None,
+) -> range:
     """Append entries; gives their numbers. `turn` is the random name of the transaction.
 
-    Raises SessionNotFound, and SessionError for a session that is archived.
+    Raises SessionNotFound, SessionError for a session that is archived, and what `admit` raises.
     """
     grow = _GROW[tx.dialect_name]
     first = last = 0
     for chunk in chunks(items):
-        grown = tx.row(grow, session=session_id, more=len(chunk))
+        size = sum(len(item.body) for item in chunk)
+        grown = tx.row(grow, session=session_id, more=len(chunk), size=size)
         if grown is None:
             raise _refused(tx, session_id)
         last, moment = grown
+        if admit is not None:
+            admit(tx, size)
         start = last - len(chunk) + 1
         if start == 1 and tx.row(_HOLD_SESSION, session=session_id) is None:
             raise SessionNotFound(f"no session {session_id!r}")
@@ -130,6 +146,11 @@ def length(tx: Transaction, session_id: str) -> int:
     return int(tx.value(_LENGTH, session=session_id) or 0)
 
 
+def bytes_of(tx: Transaction, session_id: str) -> int:
+    """How many bytes of JSON the entries have."""
+    return int(tx.value(_BYTES, session=session_id) or 0)
+
+
 def _loading(newest: bool, marked: bool) -> Query:
     query = select(_h.number, _h.at, _h.body).where(
         _mine, _h.number >= bindparam("first"), _h.number <= bindparam("last")
@@ -164,6 +185,8 @@ def load(
     return rows
 
 
+#: The newest entries, with the newest one first.
+NEWEST = Query(select(_h.number, _h.at, _h.body).where(_mine).order_by(_h.number.desc()).limit(bindparam("most")))
 _BLOB = Query(select(_h.blob).where(_mine, _h.number == bindparam("wanted")))
 
 

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from .. import results
 from ..blobs import BlobStore
-from ..database import Database, Transaction
+from ..database import Database, Row, Transaction
 from . import cold, rows, thinning
 from .protocol import Capabilities, Item, Kept, grown
 
 _NAMES_AT_ONCE = 1000
+#: So many of the newest entries are read at a glance; more would hold up others who glance.
+_GLANCE = 200
 
 
 class SqlPlace:
@@ -23,8 +25,9 @@ class SqlPlace:
         self._database = database
         self._blobs = blobs
         self._inline = inline
+        self._newest = database.glances(rows.NEWEST)
 
-    def append(self, conversation: str, items: Iterable[Item]) -> tuple[int, int]:
+    def append(self, conversation: str, items: Iterable[Item], admit: rows.Admit | None = None) -> tuple[int, int]:
         if isinstance(items, Sequence):  # their files are synced before the transaction, not in it
             for item in items:
                 if len(item.body) > self._inline:
@@ -34,7 +37,7 @@ class SqlPlace:
 
         def work(tx: Transaction) -> range:
             nonlocal found
-            found = self.append_with(tx, conversation, items, turn)
+            found = self.append_with(tx, conversation, items, turn, admit)
             return found
 
         def settled(tx: Transaction) -> range | None:
@@ -43,9 +46,11 @@ class SqlPlace:
         numbers = self._database.write(work, settled)
         return numbers.start, numbers.stop - 1
 
-    def append_with(self, tx: Transaction, conversation: str, items: Iterable[Item], turn: int) -> range:
+    def append_with(
+        self, tx: Transaction, conversation: str, items: Iterable[Item], turn: int, admit: rows.Admit | None = None
+    ) -> range:
         """Append in a transaction of the caller's, whose random name is `turn`; gives the numbers."""
-        return rows.append(tx, self._blobs, conversation, items, self._inline, turn)
+        return rows.append(tx, self._blobs, conversation, items, self._inline, turn, admit)
 
     def load(
         self,
@@ -63,6 +68,16 @@ class SqlPlace:
             return [Kept(row[0], row[1], body) for row, body in zip(found, bodies, strict=True) if body]
 
         return self._database.read(read)
+
+    def newest(self, conversation: str, limit: int) -> Sequence[Row]:
+        """As `load` of the newest entries, with bodies as text or bytes: where that costs least."""
+        if 0 < limit <= _GLANCE:
+            found = self._newest(session=conversation, most=limit)
+            bodies = [body for _, _, body in found]
+            if not bodies or (None not in bodies and max(bodies)[0] == "{"):  # neither in blobs nor sealed: `~CLS1~`
+                found.reverse()
+                return found
+        return self.load(conversation, limit=limit, newest=True)
 
     def _large(self, tx: Transaction, conversation: str, number: int) -> bytes | None:
         blob = rows.blob_of(tx, conversation, number)

@@ -13,6 +13,7 @@ conversations = Table(
     Column("session_id", Text, primary_key=True),
     Column("entries", BigInteger, nullable=False),  # also the number of the last one
     Column("updated_at", Double, nullable=False),
+    Column("bytes", BigInteger, nullable=False, server_default=text("0")),  # of all entries, as JSON
     sqlite_with_rowid=False,
 )
 

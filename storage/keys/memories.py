@@ -15,7 +15,8 @@ from typing import Protocol
 from sqlalchemy import bindparam, select
 
 from ...errors import CeleriacError, CheckpointDamaged
-from .. import agent_parts, checkpoints, session_state, sessions
+from .. import agent_parts, checkpoints, results, session_state, sessions
+from ..blobs import BlobStore
 from ..database import Database, Query, Transaction
 from ..tables import sessions as session_rows
 from .rewrapping import BATCH, Tally, fields_rewrapped, keys_in
@@ -32,12 +33,16 @@ class OwnState(Protocol):
     def keys(self, scope: str, key: str, value: session_state.Value) -> list[str]:
         """The ids of the keys that a value, and what is in it, is sealed with."""
 
-    def renewed(self, scope: str, key: str, value: session_state.Value) -> session_state.Value:
-        """The value, and what is in it, under the active key."""
+    def renewed(self, tx: Transaction, scope: str, key: str, value: session_state.Value) -> session_state.Value:
+        """The value, and what is in it, under the active key; a new blob is referred to."""
 
 
 def rewrap_memories(
-    database: Database, keyring: KeyRing, own: OwnState, told: Callable[[Tally], None] = lambda tally: None
+    database: Database,
+    blobs: BlobStore,
+    keyring: KeyRing,
+    own: OwnState,
+    told: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
     """Go through all sessions, one after the other; one without such fields is only read."""
     tally, after = Tally(), ""
@@ -47,7 +52,8 @@ def rewrap_memories(
                 if database.read(
                     partial(_is_behind, session_id=session_id, active=keyring.active, tally=tally, own=own)
                 ):
-                    tally.rewrapped += database.write(partial(_bring, session_id=session_id, keyring=keyring, own=own))
+                    bring = partial(_bring, session_id=session_id, keyring=keyring, own=own)
+                    tally.rewrapped += database.write(partial(_with_blobs, bring, database, blobs, session_id))
             except CeleriacError as fault:
                 tally.refused.append(str(fault))
         after = found[-1]
@@ -78,6 +84,16 @@ def _scope(tx: Transaction, session_id: str) -> str:
     return session_state.scope_of(session_id, (sessions.identity(tx, session_id) or ("",))[-1])
 
 
+def _with_blobs(
+    bring: Callable[[Transaction], bool], database: Database, blobs: BlobStore, session_id: str, tx: Transaction
+) -> bool:
+    """Bring a session, and delete blobs that its checkpoints then no longer refer to."""
+    before = set(session_state.blobs_of(tx, session_id))
+    done = bring(tx)
+    results.let_go(tx, database, blobs, sorted(before - set(session_state.blobs_of(tx, session_id))))
+    return done
+
+
 def _bring(tx: Transaction, session_id: str, keyring: KeyRing, own: OwnState) -> bool:
     if sessions.lock(tx, session_id) is None:
         return False
@@ -94,7 +110,7 @@ def _bring(tx: Transaction, session_id: str, keyring: KeyRing, own: OwnState) ->
         state.agents = brought(state.agents)
         state.inputs = {n: fields_rewrapped(body, place, keyring, known) for n, body in state.inputs.items()}
         if state.values is not None:
-            state.values = {key: own.renewed(scope, key, value) for key, value in state.values.items()}
+            state.values = {key: own.renewed(tx, scope, key, value) for key, value in state.values.items()}
         checkpoints.replace(tx, session_id, number, state)
     sessions.start_chain_anew(tx, session_id)
     return True

@@ -69,18 +69,19 @@ class Copies:
                 known = self._known.get((scope, key))
                 version = entry.version if entry is not None else 0
                 if known is None or (began >= known[2] and (version >= known[1] or began >= known[3])):
-                    self._keep(scope, key, (entry, version, began, began))
+                    self._keep((scope, key), (entry, version, began, began))
         return found
 
     def written(self, scope: str, key: str, entry: Entry | None, version: int, mark: Mark) -> None:
         """Keep what this process has just written, so that it reads its own writes; None: it was deleted."""
         generation, began = mark
+        place = (scope, key)
         with self._lock:
-            known = self._known.get((scope, key))
+            known = self._known.get(place)
             if generation != self._generation:  # the write may have been told of, and outdone, before this
-                self._known.pop((scope, key), None)
+                self._known.pop(place, None)
             elif known is None or version >= known[1]:
-                self._keep(scope, key, (entry, version, began, monotonic()))
+                self._keep(place, (entry, version, began, monotonic()))
 
     def forget(self, places: Iterable[tuple[str, str]]) -> None:
         """Drop copies of values that this process has changed."""
@@ -93,8 +94,8 @@ class Copies:
         """Drop all copies of a scope that this process has cleared."""
         self.forget([place for place in list(self._known) if place[0] == scope])
 
-    def _keep(self, scope: str, key: str, copy: Copy) -> None:
-        place, entry = (scope, key), copy[0]
+    def _keep(self, place: tuple[str, str], copy: Copy) -> None:
+        entry = copy[0]
         if entry is not None and (entry.passing or len(entry.body) > LARGEST):
             self._known.pop(place, None)
             return

@@ -94,16 +94,26 @@ _EVENT = {
     "postgresql": Query(insert(state_events).values(_event).returning(_e.version)),
     "sqlite": Query(insert(state_events).values(_event | {"version": _next}).returning(_e.version)),
 }
+
+
+def told_in_sql(row: str) -> str:
+    """As `_told`, of a row of values on SQLite."""
+    return (
+        f"CASE WHEN {row}.size <= {TOLD_BYTES} AND {row}.body IS NOT NULL"
+        f" AND ({row}.meta = '' OR instr({row}.meta, '\"sealed\"') = 0)"
+        f" THEN {row}.body ELSE '{{\"bytes\":' || {row}.size"
+        f" || iif(instr({row}.meta, '\"sealed\"'), ',\"sealed\":true', '')"
+        f" || ifnull(',\"sha256\":\"' || {row}.blob || '\"', '') || '}}' END"
+    )
+
+
 #: On SQLite, where a write transaction is alone: the event of a plain set, which looks up the old value itself.
 _NOTE_SET = Query(
     text(
         "INSERT INTO state_events"
         " (version, at, scope, key, operation, old, new, correlation_id, session_id, step, turn)"
         f" SELECT {_next.text}, {SQLITE_NOW}, :scope, :key, :operation,"
-        f" CASE WHEN v.scope IS NULL OR v.expires_at <= {SQLITE_NOW} THEN NULL"
-        f" WHEN v.size <= {TOLD_BYTES} AND v.body IS NOT NULL AND instr(v.meta, '\"sealed\"') = 0 THEN v.body"
-        " ELSE '{\"bytes\":' || v.size || iif(instr(v.meta, '\"sealed\"'), ',\"sealed\":true', '')"
-        " || ifnull(',\"sha256\":\"' || v.blob || '\"', '') || '}' END,"
+        f" CASE WHEN v.scope IS NOT NULL AND ifnull(v.expires_at > {SQLITE_NOW}, 1) THEN {told_in_sql('v')} END,"
         " :new, :correlation_id, :session_id, :step, :turn"
         " FROM (SELECT 1) LEFT JOIN state_values v ON v.scope = :scope AND v.key = :key"
     )
@@ -129,7 +139,7 @@ class Batch:
 
     def went_in(self, tx: Transaction) -> bool:
         """Whether the COMMIT of these changes went in, though it seemed to break."""
-        return bool(self.first) and tx.value(_TURN, wanted=self.first) == self.name
+        return bool(self.first) and turn_of(tx, self.first) == self.name
 
     def event(self, tx: Transaction, scope: str, key: str, operation: str, old: str | None, new: str | None) -> int:
         """Record a change; gives its number."""
@@ -178,6 +188,12 @@ def _row(found: Sequence[Any]) -> Row:
     key, version, body, packed, blob, meta, expires_at = found[:7]
     data = body.encode() if body is not None else None if packed is None else bytes(packed)
     return Row(key, version, data, blob, meta, expires_at is not None)
+
+
+def turn_of(tx: Transaction, version: int) -> int | None:
+    """The name of the transaction that recorded a change."""
+    found: int | None = tx.value(_TURN, wanted=version)
+    return found
 
 
 def get(tx: Transaction, scope: str, keys: Sequence[str]) -> list[Row]:

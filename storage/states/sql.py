@@ -12,6 +12,7 @@ from ..connections import Changes
 from ..database import Database, Transaction
 from . import rows
 from .protocol import Capabilities, Entry, Origin, Watch, Write
+from .quick import Quick
 
 T = TypeVar("T")
 
@@ -33,6 +34,7 @@ class SqlBackend:
         self._inline = inline
         self._with_steps = with_steps
         self.capabilities = Capabilities(durable=True, shared=True, with_steps=with_steps)
+        self._quick = Quick(database) if database.is_sqlite else None
 
     @property
     def database(self) -> Database:
@@ -50,8 +52,21 @@ class SqlBackend:
         raise AssertionError
 
     def put(self, scope: str, writes: Sequence[Write], origin: Origin | None = None) -> list[int]:
+        if origin is None and len(writes) == 1 and (version := self._put_quickly(scope, writes[0])):
+            return [version]
         stored = [(write, self._stored(write)) for write in writes]  # before the transaction: blobs are slow
         return self._in_batch(origin, lambda tx, batch: self._noted(tx, scope, stored, batch))
+
+    def _put_quickly(self, scope: str, write: Write) -> int:
+        """Make a change that is a plain set; gives its version, or 0 if it is none."""
+        body = write.body
+        if self._quick is None or body is None or len(body) > self._inline:
+            return 0
+        if write.expected is not None or write.ttl is not None or write.bind is not None:
+            return 0
+        if self._with_steps and "session:" in scope and session_state.session_of(scope) is not None:
+            return 0
+        return self._quick.put(scope, write, body)
 
     def put_in(self, tx: Transaction, scope: str, writes: Sequence[Write], origin: Origin | None = None) -> list[int]:
         """As `put`, of keys that `locked` holds, in an open transaction of the same database: all is written if that

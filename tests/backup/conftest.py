@@ -15,7 +15,7 @@ from servers import PostgresServer
 from celeriac.orchestration.backups.backups import Backups
 from celeriac.orchestration.plans import Step
 from celeriac.storage.backup import tables
-from celeriac.storage.backup.chunking import Digest, cut
+from celeriac.storage.backup.chunking import digest_of
 from celeriac.storage.backup.transactions import alone
 from celeriac.storage.database import Database
 
@@ -58,10 +58,7 @@ def content(database: Database, but: tuple[str, ...] = ()) -> dict[str, tuple[in
     found = {}
     with alone(database) as connection:
         for table in tables.tables():
-            digest = Digest()
-            for _ in cut(tables.stream(connection, database.dialect, table), digest):
-                pass
-            found[table.name] = (digest.rows, digest.text)
+            found[table.name] = digest_of(tables.stream(connection, database.dialect, table))
     return {name: one for name, one in found.items() if name not in but}
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from celeriac.errors import BackupDamaged, BackupError, StorageError
 from celeriac.storage.backup import store
-from celeriac.storage.backup.chunking import Digest, cut
+from celeriac.storage.backup.chunking import cut
 from celeriac.storage.backup.transactions import alone
 
 from .conftest import Store
@@ -52,9 +52,9 @@ def test_a_backup_of_what_has_not_changed_writes_nothing(new_store: NewStore) ->
 
 def test_a_changed_row_changes_one_chunk_and_no_other() -> None:
     rows = [(n, os.urandom(1000)) for n in range(20_000)]
-    before = [data for _, _, data in cut(rows, Digest())]
-    after = [data for _, _, data in cut([*rows[:7000], (7000, b"changed"), *rows[7001:]], Digest())]
-    inserted = [data for _, _, data in cut([*rows[:7000], (-1, b"new"), *rows[7000:]], Digest())]
+    before = [data for _, data in cut(rows)]
+    after = [data for _, data in cut([*rows[:7000], (7000, b"changed"), *rows[7001:]])]
+    inserted = [data for _, data in cut([*rows[:7000], (-1, b"new"), *rows[7000:]])]
     assert 8 < len(before) < 40
     for other in (after, inserted):
         assert len(set(other) - set(before)) <= 2

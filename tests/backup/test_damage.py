@@ -83,6 +83,17 @@ def test_a_missing_a_cut_and_a_swapped_object_are_detected(new_store: NewStore, 
     assert a.backups.verify(made.id).ok
 
 
+def test_an_object_that_holds_something_else_than_its_name_says_is_found_by_verify(new_store: NewStore) -> None:
+    a = new_store()
+    a.work("one", 10)
+    made, store = a.backups.create(), a.backups._store
+    (part,) = [part for part in store.manifest(made.id).parts if part.name == "sessions"]
+    data = store.get(part.chunks[0].name, False)
+    assert data.count(b"completed") == 2
+    store.put(part.chunks[0].name, data.replace(b"completed", b"cancelled"), "zstd")
+    assert "another one" in a.backups.verify(made.id).problems[0]
+
+
 def test_a_manifest_that_was_replaced_breaks_the_chain(new_store: NewStore) -> None:
     a = new_store()
     first = a.backups.create(label="first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import MetaData
@@ -13,7 +14,7 @@ from celeriac.orchestration.backups import creating
 from celeriac.orchestration.backups.source import Source
 from celeriac.orchestration.plans import Step
 from celeriac.orchestration.work import Lost
-from celeriac.storage import schema, workers
+from celeriac.storage import schema, sqlite, workers
 from celeriac.storage.backup import tables
 from celeriac.storage.backup.store import BackupStore
 from celeriac.storage.backup.transactions import alone
@@ -65,6 +66,31 @@ def test_sealed_rows_and_blobs_are_copied_as_they_lie(new_store: NewStore, keys_
     assert b.results(session) == a.results(session)
     (blob,) = b.driver.engine.blobs.hashes()
     assert b.driver.engine.blobs.key_of(blob) == "k"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_sqlite_file_is_written_in_place_only_where_nobody_else_has_it_open(
+    new_store: NewStore, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = new_store()
+    session = a.work("one", 10, 5000)
+    made = a.backups.create()
+    modes, insert = set(), tables.insert
+
+    def noted(connection: Any, *more: Any) -> None:
+        modes.add(connection.execute("PRAGMA journal_mode").fetchone()[0])
+        insert(connection, *more)
+
+    monkeypatch.setattr(tables, "insert", noted)
+    other = sqlite.library().connect(a.driver.engine.database.path)
+    if shared:
+        other.execute("SELECT count(*) FROM sessions").fetchall()
+    a.backups.restore(made.id, safety=False)
+    other.close()
+    assert modes == {"wal" if shared else "delete"}
+    assert a.results(session) and a.work("two", 3)
+    with alone(a.driver.engine.database) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 
 def test_a_dry_run_counts_and_changes_nothing(new_store: NewStore) -> None:

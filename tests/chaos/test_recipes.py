@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from servers import RedisServer
 
-from chaos import recipes
+from chaos import recipes, saving
 from chaos.recipes import Size
 from chaos.trial import Trial
 
@@ -61,6 +61,11 @@ def test_T9_hints_that_come_again_do_nothing(new_trial: NewTrial, broker: RedisS
 @sizes(Size(10), Size(20, rounds=3))
 def test_T16_a_poisonous_step_is_given_up(new_trial: NewTrial, size: Size) -> None:
     recipes.poison(new_trial(max_attempts=3), size)
+
+
+@sizes(Size(4, rounds=2, pause=0.5), Size(90, rounds=10, pause=saving.EVERY))
+def test_T21_each_backup_under_load_is_a_snapshot(new_trial: NewTrial, size: Size) -> None:
+    saving.backups_under_load(new_trial(), size)
 
 
 @sizes(Size(6), Size(200))

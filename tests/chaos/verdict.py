@@ -104,6 +104,11 @@ def violations(tables: Tables, ledger: Ledger, cap: int) -> list[str]:
     ]
 
 
+def violations_of_snapshot(tables: Tables, ledger: Ledger) -> list[str]:
+    """As `violations`, of a state in the midst of the work: I2, I3 and I4, and completions."""
+    return [*_order(tables, ledger), *_leases(tables), *_epochs(tables), *_completions(tables, ledger)]
+
+
 def _order(tables: Tables, ledger: Ledger) -> Iterable[str]:
     """I2: nothing starts before all that it waits for has had its effect."""
     starts, effects = ledger.by_key("start"), ledger.by_key("effect")

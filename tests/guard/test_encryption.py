@@ -337,29 +337,32 @@ def test_fields_that_a_rule_sealed_are_brought_along_in_memories_and_checkpoints
     assert rotating.rotate(after.engine, KeyRing(NEW)).rewrapped == 0
 
 
+@pytest.mark.parametrize("size", [1, 5000])  # in a row, and in a blob
 @pytest.mark.parametrize(("encrypt", "class_"), [("all", "standard"), ("sensitive", "sensitive"), ("sensitive", None)])
 def test_a_sessions_own_state_goes_back_sealed_and_after_a_rotation_without_the_old_key(
-    make: Make, tmp_path: Path, encrypt: str, class_: Any
+    make: Make, tmp_path: Path, encrypt: str, class_: Any, size: int
 ) -> None:
     driver = make(encrypt=encrypt, guard_rules=RULES)
     session = driver.start(step("a", "large", {"x": 1}))
     scope = f"session:{session.id}"
-    driver.engine.state.set(scope, "k", {"n": 1, "pin": "1234"}, state_class=class_)
+    value = {"n": 1, "pin": "1234", "text": "x" * size}
+    driver.engine.state.set(scope, "k", value, state_class=class_)
     first = session.checkpoint()
     driver.engine.state.set(scope, "k", {"n": 2}, state_class=class_)
     session.cancel()
     undo = session.restore(first)
-    assert driver.engine.state.get(scope, "k", consistent=True) == {"n": 1, "pin": "1234"}
+    assert driver.engine.state.get(scope, "k", consistent=True) == value
     session.restore(undo)
     keyfile.write(tmp_path / "keys.toml", BOTH)
     tally = rotating.rotate(make(encrypt=encrypt, guard_rules=RULES).engine, KeyRing(BOTH))
     assert tally.refused == []
+    assert rotating.rotate(make(encrypt=encrypt, guard_rules=RULES).engine, KeyRing(BOTH)).rewrapped == 0
     keyfile.write(tmp_path / "keys.toml", NEW)
     after = make(encrypt=encrypt, guard_rules=RULES)
     session = after.sessions.get(session.id)
     assert after.engine.state.get(scope, "k") == {"n": 2}
     session.restore(first)
-    assert after.engine.state.get(scope, "k", consistent=True) == {"n": 1, "pin": "1234"}
+    assert after.engine.state.get(scope, "k", consistent=True) == value
 
 
 KILLED = """

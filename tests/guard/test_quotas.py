@@ -117,6 +117,25 @@ def test_what_an_agent_does_once_counts(make: Make) -> None:
     assert driver.run_to_end(session) == "failed" and "uses 800 bytes and needs 400 more" in session.error
 
 
+@pytest.mark.parametrize("where", ["", "file"])
+def test_what_is_said_counts_and_is_refused_when_it_is_too_much(make: Make, where: str, tmp_path: Path) -> None:
+    url = f"file://{tmp_path / 'said'}" if where else ""
+    driver = make(quota_session_bytes=1000, quota_user_bytes=1500, history_url=url)
+    session, other = driver.sessions.create("q", "ana"), driver.sessions.create("q", "ana")
+    for _ in range(3):
+        session.history.add("user", "x" * 272)  # 300 bytes as JSON
+    with pytest.raises(QuotaExceeded, match="quota_session_bytes: session .* uses 900 bytes and needs 300 more"):
+        session.history.add("user", "x" * 272)
+    with pytest.raises(QuotaExceeded, match="quota_user_bytes: user 'ana' uses 900 bytes and needs 900 more"):
+        other.history.extend([{"role": "user", "content": "x" * 272}] * 3)
+    assert (session.history.count(), other.history.count()) == (3, 0)
+    made = driver.start(*chain(700), user="ana")
+    assert driver.run_to_end(made) == "failed" and "user 'ana' uses 900 bytes" in made.error
+    if not where:
+        session.history.clear()
+        other.history.extend([{"role": "user", "content": "x" * 272}] * 3)
+
+
 def test_without_quotas_it_is_counted_all_the_same_so_that_one_can_be_set_later(make: Make) -> None:
     driver = make()
     session = driver.start(*chain(3000, 100))
@@ -125,6 +144,14 @@ def test_without_quotas_it_is_counted_all_the_same_so_that_one_can_be_set_later(
     assert hot is not None and (hot.stored_bytes, hot.stored_blobs) == (3100, 1)
     later = make(quota_user_bytes=3150)
     assert later.run_to_end(later.start(*chain(60))) == "failed"
+
+
+def test_what_was_said_before_there_were_quotas_counts(make: Make) -> None:
+    session = make().sessions.create("q", "ana")
+    session.history.add("user", "x" * 272)
+    session.history.extend([{"role": "user", "content": "x" * 2972}])
+    with pytest.raises(QuotaExceeded, match="uses 3,300 bytes and needs 300 more; at most 3,500"):
+        make(quota_session_bytes=3500).sessions.get(session.id).history.add("user", "x" * 272)
 
 
 def test_what_sessions_had_before_there_were_quotas_is_counted_by_the_migration(database_url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from celeriac.storage import results, retries, schema
 from celeriac.storage.blobs import BlobStore
 from celeriac.storage.database import Database, Query
 from celeriac.storage.keys.sealing import KeyRing
+from celeriac.storage.states import quick
 from celeriac.storage.states.protocol import Origin
 from celeriac.storage.states.sql import SqlBackend
 from celeriac.storage.states.tables import state_events
@@ -143,6 +145,63 @@ def test_a_commit_whose_outcome_is_unknown_goes_in_once(
     assert [e["new"] for e in events(database)][before:] == ["1", "5", "6"]
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(breaks=st.lists(st.sampled_from(["", "before", "after"]), min_size=1, max_size=6))
+def test_a_set_in_one_statement_whose_outcome_is_unknown_goes_in_once(
+    database: Database, state: State, breaks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not database.is_sqlite:
+        pytest.skip("PostgreSQL takes several")
+    left, single = list(breaks), database.single
+
+    def broken(cursor: Any, sql: str, values: Any) -> None:
+        kind = left.pop(0) if left else ""
+        if kind != "before":
+            single(cursor, sql, values)
+        if kind:
+            raise _broken()
+
+    before = len(events(database))
+    monkeypatch.setattr(database, "single", broken)
+    versions = [state.set("global", "n", n) for n in range(8)]
+    monkeypatch.undo()
+    told = events(database)[before:]
+    assert [e["new"] for e in told] == [str(n) for n in range(8)]
+    assert [e["version"] for e in told] == versions == sorted(set(versions))
+    assert state.get_versioned("global", "n") == (7, versions[-1])
+
+
+def test_versions_rise_though_the_clock_goes_back(
+    database: Database, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = state.set("global", "k", 1)
+    monkeypatch.setattr(quick, "time_ns", lambda: 1_000_000_000_000)
+    second = state.set("global", "k", 2)
+    third = state.set("global", "other", 3)
+    assert first < second < third
+    assert [e["version"] for e in events(database)] == [first, second, third]
+
+
+def test_a_set_records_what_it_replaces(database: Database, state: State) -> None:
+    """Whatever was there: nothing, a small value, one in a blob, one that ends by itself, one that is over."""
+    large, long = "x" * 1500, "y" * 9000
+    for value, ttl in ((1, None), (2, None), (large, None), (3, None), (long, None), (4, None), (5, 60), (6, None)):
+        state.set("global", "k", value, ttl=ttl)
+    state.set("global", "k", 7, ttl=0.01)
+    time.sleep(0.02)
+    state.set("global", "k", 8)
+    told = [(e["old"], e["new"]) for e in events(database)]
+    about = [json.dumps(v) for v in (1, 2, {"bytes": 1502}, 3, None, 4, 5, 6, 7, 8)]
+    olds = [None, *about[:8], None]
+    for (old, new), was, now in zip(told, olds, about, strict=True):
+        for found, wanted in ((old, was), (new, now)):
+            if wanted == "null":
+                assert json.loads(found)["bytes"] == 9002 and "sha256" in found
+            else:
+                assert found is None if wanted is None else json.loads(found) == json.loads(wanted)
+    assert state.get("global", "k") == 8
+
+
 def _broken() -> Exception:
     from celeriac.storage import sqlite
 
@@ -158,7 +217,11 @@ def test_a_change_that_fails_leaves_neither_value_nor_event(
         cursor.execute("ROLLBACK")
         raise _broken()
 
+    def single(*_: Any) -> None:
+        raise _broken()
+
     monkeypatch.setattr(database, "_commit", commit)
+    monkeypatch.setattr(database, "single", single)
     with pytest.raises(StorageError):
         state.set("global", "k", 1)
     monkeypatch.undo()
