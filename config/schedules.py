@@ -57,14 +57,18 @@ class Every:
 
     seconds: float
 
+    def _number(self, at: float) -> int:
+        """The greatest number of periods that `at` is not before, as they are multiplied."""
+        number = math.floor(at / self.seconds) + 1
+        while number * self.seconds > at:
+            number -= 1
+        return number
+
     def last(self, at: float) -> float:
-        return math.floor(at / self.seconds) * self.seconds
+        return self._number(at) * self.seconds
 
     def following(self, at: float) -> float:
-        number = math.floor(at / self.seconds) + 1
-        while number * self.seconds <= at:
-            number += 1
-        return number * self.seconds
+        return (self._number(at) + 1) * self.seconds
 
 
 @dataclass(frozen=True, slots=True)

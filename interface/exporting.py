@@ -35,7 +35,7 @@ def records(session: Session) -> Iterator[dict[str, Any]]:
     for agent, values in session.partials().items():
         for value in values:
             yield {"record": "partial", "agent": agent, "data": value}
-    for entry in session.history.all():
+    for entry in session.history.whole():
         yield {"record": "entry", **entry}
     for event in session.stream(follow=False):
         yield {"record": "event", **event.to_dict(), "at": moment(event.at)}

@@ -162,6 +162,8 @@ class History:
 
     def whole(self) -> Iterator[dict[str, Any]]:
         """All entries in order, those that were put away in the place of the summaries."""
+        if not self._has_gaps():
+            return self.all()
         hot = (entry for entry in self.all() if summed_up(entry) is None)
         return heapq.merge(self.cold(), hot, key=itemgetter("number"))
 
@@ -188,9 +190,9 @@ class History:
 
     @needs("read")
     def export_lines(self, stream: TextIO) -> int:
-        """Write all entries to a stream as JSON lines in ASCII; gives how many."""
+        """Write all entries to a stream as JSON lines in ASCII, also those that were put away; gives how many."""
         count = 0
-        for entry in self.all():
+        for entry in self.whole():
             stream.write(json.dumps(entry) + "\n")
             count += 1
         return count
@@ -227,8 +229,7 @@ class History:
         """
         if not isinstance(keep, int) or keep < 0:
             raise HistoryError(f"keep = {keep!r} is not allowed; allowed: a whole number, at least 0")
-        newest = self._place.load(self._id, limit=keep + 1, newest=True)
-        border = newest[0].number if len(newest) > keep else 0
+        border = self._border(keep)
 
         def work(turn: Turn) -> tuple[int, int]:
             before = self._pruned(turn.tx)
@@ -242,9 +243,19 @@ class History:
         kept = self._place.load(self._id, before + 1, upto, mark=IMPORTANT)
         return self._between(before, upto) - len(kept)
 
+    def _has_gaps(self) -> bool:
+        return isinstance(self._place, SqlPlace) and self._place.gaps(self._id) > 0
+
+    def _border(self, keep: int) -> int:
+        """The number of the last entry before the newest `keep`."""
+        if not self._has_gaps():
+            return max(self._place.count(self._id) - keep, 0)
+        newest = self._place.load(self._id, limit=keep + 1, newest=True)
+        return newest[0].number if len(newest) > keep else 0
+
     def _between(self, after: int, last: int) -> int:
         """How many entries there are with numbers over `after`, up to `last`."""
-        if not isinstance(self._place, SqlPlace) or not self._place.gaps(self._id):
+        if not self._has_gaps():
             return last - after
         return self._engine.database.read(lambda tx: thinning.there(tx, self._id, after, last))
 

@@ -189,6 +189,9 @@ def _tell(c: Celeriac, canaries: Canaries) -> Any:
     for conflict in session.conflicts():
         session.resolve_conflict(conflict["id"], {"text": n()}, by=f"ana {n()}")
     session.checkpoint(f"at {n()}")
+    for _ in range(4):  # of which three are summed up and put away
+        session.history.add("user", f"{n()} was said, and then it was said again.")
+    session.compact(keep_last=1)
     c.timeline.note(session.id, "task.failed", {"error": n()})
     c.timeline.flush(5)
     empty = c.sessions.create(n())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import secrets
 from collections.abc import Callable
@@ -53,6 +54,9 @@ def test_older_messages_become_one_summary_and_can_be_read_and_put_back(make: Ma
     assert session.history.count() == len(left) and len(driver.engine.conversations.load(session.id)) == len(left)
     assert list(session.cold()) == [entry for entry in said if 2 < entry["number"] <= len(said) - 5]
     assert session.history(cold=True) == said and session.history(last=7, cold=True) == said[-7:]
+    stream = io.StringIO()
+    assert session.history.export_lines(stream) == len(said)
+    assert [json.loads(line) for line in stream.getvalue().splitlines()] == said
     assert session.history.window(max_entries=4)[-1]["content"] == "The last word."
     number = session.history.add("user", "And on.")
     assert number == len(said) + 1
