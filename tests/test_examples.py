@@ -130,37 +130,37 @@ def test_the_page_on_plans_runs_as_it_stands(tmp_path: Path) -> None:
     (plan,) = blocks("docs/plans.md", "yaml")
     said_twice = f"import yaml\nassert Plan.from_dict(yaml.safe_load({plan!r})).fingerprint == site.fingerprint\n"
     script.write_text("\n".join([*blocks("docs/plans.md", "python"), said_twice]))
-    run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
+    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
 def test_the_page_on_operations_runs_as_it_stands(tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks("docs/operations.md", "python")))
-    run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
+    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
 def test_the_page_on_state_runs_as_it_stands(tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks("docs/state.md", "python")))
-    run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
+    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
 def test_the_page_on_histories_runs_as_it_stands(tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks("docs/history.md", "python")))
-    run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
+    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
 def test_the_page_on_backups_runs_as_it_stands(tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks("docs/backup.md", "python")))
-    run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
+    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
 def test_the_page_on_retention_runs_as_it_stands(tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks("docs/retention.md", "python")))
-    run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
+    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
 def test_every_test_that_the_page_on_guarantees_names_is_there() -> None:
