@@ -114,6 +114,8 @@ def _check_histories(tables: dict[str, list[dict[str, Any]]]) -> None:
     for row in tables["conversations"]:
         session_id = row["session_id"]
         found = numbers.pop(session_id, [])
+        said = sum(one["size"] for one in tables["history"] if one["session_id"] == session_id)
+        assert row["bytes"] == said, f"bytes of the history of {session_id}"
         assert max(found, default=0) <= row["entries"], f"history of {session_id}"
         assert len(found) == row["entries"] - gone.pop(session_id, 0), f"history of {session_id}"
     assert not numbers and not gone

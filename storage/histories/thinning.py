@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import bindparam, delete, func, insert, select, text
+from sqlalchemy import bindparam, delete, func, insert, select, text, update
 
 from ..blobs import BlobStore
 from ..database import Query, Transaction
@@ -24,7 +24,7 @@ _STORED = Query(
     .order_by(_h.number)
     .limit(bindparam("most"))
 )
-_TAKE = Query(delete(history).where(*_one).returning(_h.blob))
+_TAKE = Query(delete(history).where(*_one).returning(_h.blob, _h.size))
 _PUT = Query(
     insert(history).values(
         {c: bindparam(f"new_{c}") for c in ("session_id", "number", "at", "mark", "body", "blob", "size")}
@@ -39,11 +39,10 @@ _GROW = Query(
 _GAPS = Query(select(_g.gone).where(_g.session_id == bindparam("session")))
 _CLOSED = Query(delete(history_gaps).where(_g.session_id == bindparam("session"), _g.gone == 0))
 _THERE = Query(select(func.count()).where(_mine, _h.number > bindparam("after"), _h.number <= bindparam("last")))
-_SESSIONS = Query(
-    select(conversations.c.session_id)
-    .where(conversations.c.session_id > bindparam("after"))
-    .order_by(conversations.c.session_id)
-    .limit(bindparam("most"))
+_WEIGH = Query(
+    update(conversations)
+    .where(conversations.c.session_id == bindparam("session"))
+    .values(bytes=conversations.c.bytes + bindparam("more"))
 )
 
 
@@ -76,14 +75,16 @@ def take_out(tx: Transaction, session_id: str, numbers: Iterable[int]) -> tuple[
 
     Nobody appends meanwhile: the caller holds the conversation.
     """
-    gone, blobs = [], []
+    gone, blobs, size = [], [], 0
     for number in numbers:
         row = tx.row(_TAKE, session=session_id, wanted=number)
         if row is not None:
             gone.append(number)
             blobs += [row[0]] if row[0] else []
+            size += row[1]
     if gone:
         tx.run(_GROW, session=session_id, more=len(gone))
+        tx.run(_WEIGH, session=session_id, more=-size)
     return gone, blobs
 
 
@@ -95,6 +96,7 @@ def put_in(tx: Transaction, session_id: str, entries: Sequence[Stored]) -> None:
         values |= {name: getattr(one, name) for name in ("number", "at", "mark", "blob", "size")}
         tx.run(_PUT, **{f"new_{name}": value for name, value in values.items()})
     tx.run(_GROW, session=session_id, more=-len(entries))
+    tx.run(_WEIGH, session=session_id, more=sum(one.size for one in entries))
     tx.run(_CLOSED, session=session_id)
 
 
@@ -105,8 +107,3 @@ def as_stored(tx: Transaction, blobs: BlobStore, number: int, at: float, mark: i
     blob = blobs.put(body)
     refer_to(tx, blobs, blob, body)
     return Stored(number, at, mark, None, blob, len(body))
-
-
-def talks(tx: Transaction, after: str, most: int) -> list[str]:
-    """Ids of sessions that have a history here and come after one, in order."""
-    return [row[0] for row in tx.rows(_SESSIONS, after=after, most=most)]
