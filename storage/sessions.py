@@ -336,6 +336,14 @@ _DELETE_ROW = Query(delete(sessions).where(_this))
 _DELETE_WORDS = Query(text("DELETE FROM session_search WHERE session_id = :session"))
 
 
+_TENANTS = Query(select(_s.tenant).distinct().order_by(_s.tenant))
+
+
+def tenants(tx: Transaction) -> list[str]:
+    """The tenants that have sessions."""
+    return [row[0] for row in tx.rows(_TENANTS)]
+
+
 def inactive(tx: Transaction, tenant: str | None, idle: float) -> list[tuple[str, str]]:
     """(id, user) of a tenant's (None: of all) active and paused sessions that are not pinned and have not changed for
     `idle` seconds.

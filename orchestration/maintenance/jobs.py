@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -125,13 +126,17 @@ def keep_backups(run: Run) -> dict[str, Any]:
 
 
 def prune(run: Run) -> dict[str, Any]:
-    """Prune sessions and messages as the settings `prune_...` say; by default they do not."""
+    """Prune sessions and messages of all tenants as the settings `prune_...` say; by default they do not."""
     if run.engine.settings.prune_strategy == "off":
         return {}
     from ..keeping.pruning import Pruning
 
-    report = Pruning(run.engine, Housekeeper()).run().to_dict()
-    return _figures(report | report["counts"])
+    found: Counter[str] = Counter()
+    for tenant in run.engine.database.read(sessions.tenants):
+        run.check()
+        report = Pruning(run.engine, Housekeeper(tenant=tenant)).run().to_dict()
+        found.update(_figures(report | report["counts"]))
+    return dict(found)
 
 
 def let_go(run: Run) -> dict[str, Any]:

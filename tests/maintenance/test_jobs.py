@@ -14,6 +14,7 @@ from celeriac.errors import AccessDenied, MaintenanceError
 from celeriac.orchestration.backups.backups import Backups
 from celeriac.orchestration.cache import ResultCache
 from celeriac.orchestration.guard.access import Caller, Housekeeper
+from celeriac.orchestration.guard.grants import bootstrap
 from celeriac.orchestration.maintenance.jobs import JOBS
 from celeriac.orchestration.maintenance.keeper import Ended, Keeper
 from celeriac.orchestration.maintenance.maintenance import Maintenance
@@ -169,3 +170,26 @@ def test_maintenance_is_for_who_is_admin_of_everything(make_driver: MakeDriver) 
     assert len(Maintenance(driver.engine, keeper, Housekeeper()).jobs()) == len(JOBS)
     with pytest.raises(MaintenanceError, match="of all tenants"):
         Maintenance(make_driver(tenant="acme").engine, keeper, Caller("eve", "acme"))
+
+
+def test_retention_by_schedule_deletes_what_is_past_it(make_driver: MakeDriver) -> None:
+    driver = make_driver(access="on", retention_cancelled_days=1.0)
+    bootstrap(driver.engine.database, "acme", "ana")
+    of_ana = Sessions(driver.engine, caller=Caller("ana", "acme"))
+    old, young = of_ana.create("old"), of_ana.create("young")
+    for session in (old, young):
+        session.cancel()
+    changed(driver, f"UPDATE sessions SET updated_at = 1, completed_at = 1 WHERE id = '{old.id}'")
+    assert ran(driver, "retention").detail["count"] >= 1
+    assert values(driver, "SELECT id FROM sessions") == [young.id]
+
+
+def test_pruning_by_schedule_is_of_all_tenants_and_off_by_default(make_driver: MakeDriver) -> None:
+    driver = make_driver()
+    for tenant in ("", "acme"):
+        session = Sessions(driver.engine, caller=Caller("", tenant)).create("talk", type="dm")
+        for n in range(6):
+            session.add(role="user", content=f"message {n}")
+    assert ran(driver, "pruning").detail == {}
+    pruning = make_driver(prune_strategy="lru", prune_messages=4, prune_preserve_dm=2)
+    assert ran(pruning, "pruning").detail["messages"] == 4
