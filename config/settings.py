@@ -185,6 +185,12 @@ class Settings(Keeping):
         description="Where what is said in sessions lives: memory:, file:///folder, redis://, or a place of one's own."
         " Empty: the database of the sessions."
     )
+    window_entries: Annotated[int, Field(ge=0)] = Field(
+        description="Entries of the history that a model is shown with a message. 0: all."
+    )
+    window_tokens: Annotated[int, Field(ge=0)] = Field(
+        description="Tokens of the history that a model is shown with a message. 0: any number."
+    )
     keys_file: str = Field(
         description="File of encryption keys that only its owner can read. Empty: the ones in CELERIAC_KEYS, or none."
     )

@@ -26,6 +26,7 @@ _LEADS_TO = {
     "step.cancelled": "cancelled",
     "step.retry": "ready",
     "step.returned": "ready",
+    "step.paused": "ready",
     "step.waiting": "ready",
     "step.limited": "ready",
     "step.unserved": "ready",
@@ -142,6 +143,8 @@ class Board:
         data = event.data if isinstance(event.data, dict) else {}
         if event.type.startswith("step.") and event.step:
             self._apply_step(event, data)
+        elif event.type == "message.sent" and event.step:
+            self._set(event.step, "ready", only_if_new=True)
         elif event.type == "conflict.raised":
             self.conflicts[data.get("conflict")] = str(data.get("severity"))
         elif event.type == "plan.extended":
@@ -208,8 +211,14 @@ class Board:
 
     @property
     def resting(self) -> bool:
-        """Whether it is paused and its last running steps have finished."""
-        return self.status == "paused" and not self.running
+        """Whether it is paused, or a conversation whose messages were all answered, and no step runs."""
+        return not self.running and (self.status == "paused" or self.is_answered)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it is a conversation that waits for the next message."""
+        is_open = self.status == "active" and not self.plan and bool(self.lines)
+        return is_open and all(line.state in STEP_ENDED for line in self.lines.values())
 
     @property
     def progress(self) -> float:

@@ -111,7 +111,7 @@ def follow(c: Celeriac, session: Session, manner: Manner, interrupts: Interrupts
         if not stopped:
             leave_at_once(interrupts.code)
         return interrupts.code
-    return EXIT_CODES[board.status]
+    return EXIT_CODES.get(board.status, 0)  # active: a conversation whose messages were answered
 
 
 def _read(session: Session, offset: int, events: queue.SimpleQueue[Event | BaseException | None]) -> None:

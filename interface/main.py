@@ -27,6 +27,7 @@ COMMANDS = {
     "state": "state:state",
     "cache": "cache:cache",
     "history": "history:history",
+    "chat": "chat:chat",
     "keys": "keys:keys",
     "grants": "grants:grants",
     "db": "db:db",

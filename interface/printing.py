@@ -79,6 +79,11 @@ def told(error: str) -> str:
     return clean(error, 2000)
 
 
+def plain(text: str) -> str:
+    """Text as it is, without control characters other than line ends and tabs."""
+    return _CONTROL.sub(" ", text)
+
+
 def clean_lines(text: str) -> str:
     """Text without control characters; its lines and their indents are kept."""
     return "\n".join(_CONTROL.sub(" ", part) for part in text.splitlines())

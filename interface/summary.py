@@ -28,6 +28,9 @@ def summarise(session: Session) -> None:
     if view["status"] == "paused":
         say(f"paused; to go on:  celeriac sessions resume {session.id}")
         return
+    if view["status"] == "active":  # a conversation
+        say(f"all messages were answered; to go on:  celeriac chat --session {session.id}")
+        return
     report, paths = report_of(session, view["result"])
     print()
     if report:

@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -20,6 +20,8 @@ from ..errors import CallFailed, CallMismatch, NotSerializable, PlanError
 from ..storage import calls, results, serial, steps
 from ..storage.database import Transaction
 from ..storage.faults import point
+from ..storage.histories.protocol import Item
+from ..storage.histories.sql import SqlPlace
 from . import quotas
 from .engine import Engine
 from .guard import doors
@@ -51,6 +53,8 @@ class Calls:
         self._begun: dict[int, calls.Begun] = {}
         #: Calls of earlier attempts are read up to this position.
         self._read_to = 0.0
+        #: Whether the session was found paused when a call was recorded.
+        self.held = False
 
     # -- functions ---------------------------------------------------------------------------------------------------
 
@@ -83,23 +87,46 @@ class Calls:
         value = function(*args, **kwargs)
         return self._record(position, name, mark, await value if inspect.isawaitable(value) else value)
 
-    def _record(self, position: int, name: str, mark: str, value: Any) -> Any:
-        """Record what a function gave; gives it as a later run will be given it."""
+    async def once_told(
+        self, name: str, function: Callable[[], Any], told: Callable[[Any], Sequence[Item]] | None
+    ) -> Any:
+        """See `Context.once_told`."""
+        check_name(name)
+        mark = _mark(self._work.session_id, [name, [], {}])
+        position, known = self._place(calls.ONCE, name, mark)
+        if known is not None:
+            return self._result(known.number)
+        value = function()
+        value = await value if inspect.isawaitable(value) else value
+        return self._record(position, name, mark, value, told(value) if told is not None else ())
+
+    def _record(self, position: int, name: str, mark: str, value: Any, told: Sequence[Item] = ()) -> Any:
+        """Record what a function gave, with what is told of it in the session's history; gives it as a later run will
+        be given it.
+        """
         engine, c = self._engine, self._work.claimed
         guarded = engine.guard.apply(value, doors.place_of(c.session_id))
         data = serial.encode(guarded, what=f"result of call {name!r}", limit=engine.settings.max_result_bytes)
         stored = quotas.store(engine, c.session_id, data)
         body = serial.encode({"call": mark}).decode()
+        place = engine.conversations
         point("after-call")
 
         def record(turn: Turn) -> None:
+            self.held = turn.hot.status == "paused"
             row = self._add(turn, calls.ONCE, position, Step(name=name, agent=""), body)
             quotas.count(engine, turn, stored)
             calls.add_done(turn.tx, c.session_id, row, body)
             results.record(turn.tx, engine.blobs, c.session_id, row["number"], row["epoch"], stored, None, None)
             turn.event("step.done", step=row["name"], component="agent", data={"bytes": stored.size})
+            if told and isinstance(place, SqlPlace):
+                admit = quotas.admitting(engine, c.session_id)
+                place.append_with(turn.tx, c.session_id, told, turn.name, admit)
 
         engine.in_turn(c.session_id, record, [steps.holding(c)])
+        if told and not isinstance(place, SqlPlace):
+            quotas.count_elsewhere(engine, c.session_id, told)
+            place.append(c.session_id, told)
         return doors.opened(engine.guard, serial.decode(data), c.session_id)
 
     # -- agents ------------------------------------------------------------------------------------------------------

@@ -7,13 +7,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CallFailed, StepCancelled, StepTimeout, TooLarge
 from ..storage import serial
 from ..storage.database import Transaction
+from ..storage.histories.protocol import Item
 from ..storage.states.protocol import Origin
 from .calls import Calls
 from .engine import Engine, Work
@@ -21,6 +23,7 @@ from .guard.access import Caller, StateDoor
 from .guard.doors import place_of
 from .guard.logs import guarded
 from .memory.memory import PersistentAgentState
+from .pausing import give_way
 from .state.opened import bound
 from .state.scopes import Scope
 from .state.state import State
@@ -30,6 +33,10 @@ from .state.stepstate import Held, StepState
 MOST_PARTIAL_BYTES = 256 * 1024
 #: So many partial results of one step may wait to be written; `ctx.partial` waits while there are more.
 MOST_PARTIALS = 1000
+
+
+#: The context of the step whose agent runs here.
+current: ContextVar[Context | None] = ContextVar("celeriac_context", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +166,37 @@ class Context:
         arguments that are JSON count as part of the call.
         """
         return self._made().once(name, function, args, kwargs)
+
+    async def once_told(
+        self, name: str, function: Callable[[], Any], told: Callable[[Any], Sequence[Item]] | None
+    ) -> Any:
+        """As `once` in an async agent; what `told(value)` gives is appended to the session's history where the value is
+        recorded, in the same transaction if the place can do that.
+        """
+        return await self._made().once_told(name, function, told)
+
+    @property
+    def call_key(self) -> str:
+        """As `key`, for names within calls, which are recorded and shared with nobody."""
+        return self._work.key
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether there is another attempt if this one raises."""
+        return self._work.claimed.failures < self._work.claimed.retries
+
+    @property
+    def behind(self) -> tuple[Engine, str]:
+        """The engine and the id of the session, for agents of our own."""
+        return self._engine, self._work.session_id
+
+    def give_way(self) -> None:
+        """Raise as `check` does, and Paused if the session is known to have been paused: the step is ready again then,
+        and goes on from its recorded calls when the session is resumed. A call of another step goes on.
+        """
+        self.check()
+        if self._calls is not None and self._calls.held and not self._work.inline:
+            give_way(self._engine, self._work)
 
     def _made(self) -> Calls:
         if self._calls is None:

@@ -45,6 +45,7 @@ class Order:
     file_paths: Sequence[str] = ()
     correlation_id: str | None = None
     tenant: str = ""
+    agent: str = ""
 
 
 def start(engine: Engine, plan: Plan | None, order: Order) -> str:
@@ -99,7 +100,7 @@ def _check(order: Order) -> None:
     if not 0 <= order.priority <= 9:
         raise SessionError(f"session priority {order.priority!r} is not allowed; allowed: 0 to 9 (9 first)")
     texts = [("query", order.query, 1_000_000), ("user", order.user, 500), ("key", order.key or "", 500)]
-    texts += [("title", order.title, 1000), ("notes", order.notes, 1_000_000)]
+    texts += [("title", order.title, 1000), ("agent", order.agent, 500), ("notes", order.notes, 1_000_000)]
     texts += [("correlation_id", order.correlation_id or "", 500), *(("tag", tag, 200) for tag in order.tags)]
     for name, value, most in texts:
         check_text(name, value, most)
@@ -158,7 +159,7 @@ def _insert(
         "user": order.user,
         "type": order.type,
         "title": order.title,
-        "agent": "",
+        "agent": order.agent,
         "priority": order.priority,
         "pinned": 0,
         "plan_name": plan.name if plan else "",

@@ -42,7 +42,7 @@ def change(
     texts = {name: document_text(engine.settings, name, v) for name, v in documents.items()}
     for name, value in columns.items():
         if name not in _COLUMNS:
-            allowed = ", ".join((*_COLUMNS, "tags", "notes", "preferences", "metadata"))
+            allowed = ", ".join((*_COLUMNS, "tags", "notes", "preferences", "metadata", "file_paths"))
             raise SessionError(f"a session's {name} cannot be changed; allowed: {allowed}")
         if not _COLUMNS[name](value):
             raise SessionError(f"a session's {name} cannot be {value!r}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import Settings
 from ..errors import CeleriacError, SessionNotFound
-from ..storage import checkpoints, events, graph, ready, results, serial, sessions, steps
+from ..storage import checkpoints, events, graph, messages, ready, results, serial, sessions, steps
 from ..storage.blobs import BlobStore
 from ..storage.cache import counters
 from ..storage.database import Call, Database, Row, Transaction
@@ -363,9 +363,9 @@ class Engine:
     conflict_strategy = "highest_confidence"
 
     def end_session(self, turn: Turn) -> None:
-        """All steps have ended: the session is completed, or failed if one of them failed."""
+        """All steps have ended: the session is completed, or failed if one failed. A conversation stays open."""
         hot = turn.hot
-        if hot.status not in ("active", "paused"):
+        if hot.status not in ("active", "paused") or messages.keep_open(turn.tx, hot):
             return
         hot.status = "failed" if hot.failed_steps else "completed"
         hot.phase = hot.status

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import BlobDamaged, BlobNotFound, CeleriacError, PlanError, StorageError
 from ..storage import calls, graph, serial, steps
 from ..storage.blobs import BlobStore
+from ..storage.messages import MESSAGE
 from ..storage.sessions import Identity
 from .agents import Registry
 from .outputs import GROUPS, Outputs, Recent, prefix_of, prefixes
@@ -66,10 +67,12 @@ class Settling:
         error: str | None = None,
         doomed: bool = False,
         data: Any = None,
+        alone: bool = False,
         freed: list[graph.Unblocked] | None = None,
     ) -> None:
         """Note that a step has ended, how, and for what `doomed` step others are doomed too; `data` goes with the
-        event. `freed` are the steps that wait for nothing more, if those that wait for this one were counted down.
+        event. If it is `alone`, its failure dooms nobody. `freed` are the steps that wait for nothing more, if those
+        that wait for this one were counted down.
         """
         turn = self._turn
         turn.change.ended[number] = [status, result_epoch, attempts, failures, error, int(doomed)]
@@ -77,13 +80,16 @@ class Settling:
         failed = status in ("failed", "dead")
         turn.hot.failed_steps += failed
         turn.event(f"step.{status}", step=name, data={"error": error} if error and data is None else data)
-        self._ended.append((number, failed or doomed, freed))
+        self._ended.append((number, (failed and not alone) or doomed, freed))
 
     def failed(self, c: steps.Claimed, status: str, error: str, failures: int) -> None:
-        """Note that a claimed step has failed or is dead. That of a call is for its caller to bear, not the session."""
-        self.ended(c.number, c.name, status, attempts=c.attempts, failures=failures, error=error)
+        """Note that a claimed step has failed or is dead. That of a call is for its caller to bear, and that of a
+        message for who sent it: the session goes on, and so do the messages behind it.
+        """
+        on_its_own = c.kind in (calls.CALL, MESSAGE)
+        self.ended(c.number, c.name, status, attempts=c.attempts, failures=failures, error=error, alone=on_its_own)
         hot = self._turn.hot
-        if c.kind == calls.CALL:
+        if on_its_own:
             hot.failed_steps -= 1
         else:
             hot.error = hot.error or f"step {c.name!r} {_HAS[status]}: {error}"[:ERROR_CHARACTERS]

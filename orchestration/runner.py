@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import sys
 import threading
@@ -25,7 +26,7 @@ from ..errors import (
 )
 from ..storage import serial
 from .agents import Agent, AgentOutput, Finding, granted
-from .context import Context
+from .context import Context, current
 from .engine import Engine, Work
 from .rows import as_step
 from .sizes import check_requests
@@ -78,9 +79,13 @@ def run(agent: Agent, context: Context, request: Any) -> AgentOutput:
     argument = request
     if agent.request_model is not None:
         argument = _validated(agent.request_model, request, f"request of step {context.step}")
-    answer = agent.function(argument, context)
-    if agent.is_async:
-        answer = _run(answer)
+    token = current.set(context)
+    try:
+        answer = agent.function(argument, context)
+        if agent.is_async:
+            answer = _run(answer)
+    finally:
+        current.reset(token)
     return _output(agent, context, answer)
 
 
@@ -93,7 +98,7 @@ def _run(answer: Coroutine[Any, Any, Any]) -> Any:
         runner, _loops.pid = asyncio.Runner(), os.getpid()
         _loops.runner = runner
     try:
-        return runner.run(answer)
+        return runner.run(answer, context=contextvars.copy_context())
     except BaseException:
         _loops.runner = None
         runner.close()  # what the agent left behind must not go on during the next step

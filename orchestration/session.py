@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SessionError
@@ -19,6 +20,7 @@ from .sizes import document_text
 from .turn import Turn
 
 if TYPE_CHECKING:
+    from .conversations.sending import MessageResult
     from .history.compaction import Compacted
     from .history.history import History
     from .keeping.pruning import Pruned
@@ -55,6 +57,41 @@ class Session(SessionReads):
     def cold(self) -> Iterator[dict[str, Any]]:
         """The entries that `compact` has put away, in order."""
         return self.history.cold()
+
+    @needs("write")
+    def send_message(
+        self,
+        text: str,
+        max_iterations: int = 10,
+        *,
+        agent: str | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+        listen: Callable[[Event], None] | None = None,
+    ) -> MessageResult:
+        """Say something, and wait for the answer: success, result, steps, error.
+
+        The session's agent (or `agent`; none: `celeriac.chat`) answers in a step that the workers run, with up to
+        `max_iterations` requests to its model, or to `model`. Messages are answered in the order in which they were
+        sent. `listen` is given the events of the step and its calls, live. Raises SessionError where nothing can be
+        sent, and TimeoutError after `timeout` seconds: the message is answered all the same.
+        """
+        from .conversations import sending
+
+        engine, beyond = self._engine, self.last_event()
+        name = sending.send(engine, self.id, text, max_iterations, agent, model)
+        if self._attend is not None:
+            self._attend()
+        return sending.answer_to(
+            engine,
+            self.id,
+            name,
+            timeout=timeout,
+            listen=listen,
+            waker=self._waker,
+            check=lambda: self._require("read"),
+            beyond=beyond,
+        )
 
     # -- following it ------------------------------------------------------------------------------------------------
 
@@ -141,13 +178,17 @@ class Session(SessionReads):
         notes: str | None = None,
         preferences: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        file_paths: Sequence[str | Path] | None = None,
         **columns: Any,
     ) -> None:
-        """Change what describes it: tags, notes, preferences, metadata, title, type, agent, priority, pinned.
+        """Change what describes it: tags, notes, preferences, metadata, file_paths, title, type, agent, priority,
+        pinned.
 
         Raises SessionError for anything else, and for a value that is not allowed.
         """
-        change(self._engine, self.id, columns, tags, {"notes": notes, "preferences": preferences, "metadata": metadata})
+        paths = None if file_paths is None else [str(path) for path in file_paths]
+        documents = {"notes": notes, "preferences": preferences, "metadata": metadata, "file_paths": paths}
+        change(self._engine, self.id, columns, tags, documents)
 
     @needs("write")
     def resolve_conflict(self, conflict: int, value: Any, by: str = "person") -> None:

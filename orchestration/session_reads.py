@@ -9,6 +9,7 @@ from ..errors import SessionNotFound, StepNotFound
 from ..storage import agent_parts, checkpoints, findings, graph, results, serial, sessions
 from ..storage.cache import counters
 from ..storage.database import Transaction
+from ..storage.messages import MESSAGE
 from . import control, streams
 from .engine import Engine
 from .guard.access import Caller, Right, needs
@@ -110,7 +111,9 @@ class SessionReads:
 
     def _result(self, tx: Transaction) -> Any:
         lookup = self._outputs(tx)
-        values = {step.name: lookup.of(step) for step in graph.ends(tx, self.id)}
+        ends = graph.ends(tx, self.id)
+        of_plan = [step for step in ends if step.kind != MESSAGE]
+        values = {step.name: lookup.of(step) for step in of_plan or ends}
         return values if len(values) > 1 else next(iter(values.values()), None)
 
     @property

@@ -110,8 +110,8 @@ class Sessions:
         tags: Sequence[str] = (),
         **more: Any,
     ) -> Session:
-        """A session without a plan: active, phase `initializing`. `session.run(plan)` starts it. `more` as in
-        `start`.
+        """A session without a plan: active, phase `initializing`. `session.run(plan)` starts it; `session.send_message`
+        makes it a conversation with the `agent` that `more` names. The others of `more` as in `start`.
         """
         return self._started(None, _order(query=query, user=user, preferences=preferences, tags=tags, **more))
 

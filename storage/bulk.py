@@ -63,7 +63,8 @@ _RECOUNT = Query(
         f" AND source.status NOT IN ({', '.join(repr(s) for s in FINAL)})),"
         " doomed = CASE WHEN EXISTS (SELECT 1 FROM edges JOIN steps AS source ON source.session_id = edges.session_id"
         " AND source.number = edges.source WHERE edges.session_id = steps.session_id AND edges.target = steps.number"
-        " AND (source.status IN ('failed', 'dead') OR (source.status = 'skipped' AND source.doomed = 1)))"
+        " AND (source.status IN ('failed', 'dead') OR (source.status = 'skipped' AND source.doomed = 1))"
+        " AND source.kind <> 'message')"
         " THEN 1 ELSE 0 END"
         " WHERE session_id = :session AND status IN ('blocked', 'waiting')"
     )

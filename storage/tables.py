@@ -102,7 +102,7 @@ steps = Table(
     _session_key(),
     Column("number", Integer, primary_key=True),
     Column("name", Text, nullable=False),
-    Column("kind", Text, nullable=False),  # agent; each, plan: groups of steps; call, once: durable calls of a step
+    Column("kind", Text, nullable=False),  # agent; each, plan: groups of steps; call, once: durable calls; message
     Column("agent", Text, nullable=False, server_default=""),
     # name of the outermost step of the plan that it belongs to
     Column("phase", Text, nullable=False, server_default=""),

@@ -15,6 +15,7 @@ def load_agents(modules: Sequence[str]) -> None:
     Raises SettingsError naming a module that cannot be imported.
     """
     import_module("celeriac.orchestration.research.job")
+    import_module("celeriac.orchestration.conversations.chat")
     for name in modules:
         try:
             import_module(name)

@@ -301,7 +301,8 @@ class Serving:
         raise fault
 
     def _put_back(self, job: _Job, why: PutBack) -> None:
-        """The step was put back before its agent was called. Go on with what the session has ready."""
+        """The step was put back, as a rule before its agent was called. Go on with what the session has ready."""
+        self._cached.crashed(job.work)
         job.outcome, job.unserved = ("task-retried", str(why)), isinstance(why, NotServed)
         if job.carry:
             job.following = self._engine.claim(job.work.session_id, job.queue)

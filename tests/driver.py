@@ -18,6 +18,7 @@ from celeriac.orchestration.heartbeat import Heartbeat
 from celeriac.orchestration.plans import Plan
 from celeriac.orchestration.session import Session
 from celeriac.orchestration.sessions import Sessions
+from celeriac.orchestration.work import PutBack
 from celeriac.storage import schema
 
 #: Short enough for tests to wait for.
@@ -62,7 +63,7 @@ class Driver:
         self.started.append(work.claimed.name)
         try:
             output = self.call(work)
-        except Lost:
+        except (Lost, PutBack):
             return None
         except StepCancelled:
             return None

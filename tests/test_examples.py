@@ -151,6 +151,21 @@ def test_the_page_on_histories_runs_as_it_stands(tmp_path: Path) -> None:
     run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
+def test_the_page_on_conversations_runs_as_it_stands(tmp_path: Path) -> None:
+    pytest.importorskip("pydantic_ai")
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(blocks("docs/conversations.md", "python")))
+    run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
+
+
+def test_the_conversation_runs_without_a_model_service(tmp_path: Path) -> None:
+    pytest.importorskip("pydantic_ai")
+    said = ["Hello!", "Where is order 17?", "And order 99?"]
+    printed = run("conversation.py", *said, CELERIAC_DATA_DIR=str(tmp_path)).splitlines()
+    assert printed[1:3] == ["It left Antwerp on Monday.", "I do not find that order: KeyError: 99."]
+    assert printed[3].startswith("said: system, user, assistant, user, assistant, tool, assistant, user")
+
+
 def test_the_page_on_backups_runs_as_it_stands(tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks("docs/backup.md", "python")))

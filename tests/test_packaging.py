@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 
 #: Modules of the root. Any other .py file there would be installed as part of the package.
-ROOT_MODULES = {"__init__.py", "__main__.py", "errors.py"}
+ROOT_MODULES = {"__init__.py", "__main__.py", "errors.py", "llm.py"}
 #: Folders of the root that are not packages.
 OTHER_FOLDERS = {"tests", "bench", "docs", "examples", "typecheck", "build", "dist", "reports"}
 

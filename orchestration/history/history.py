@@ -212,10 +212,16 @@ class History:
 
     @needs("read")
     def window(
-        self, max_entries: int | None = None, max_tokens: int | None = None, since: datetime | None = None
+        self,
+        max_entries: int | None = None,
+        max_tokens: int | None = None,
+        since: datetime | None = None,
+        until: int | None = None,
     ) -> Window:
-        """What a model would be shown: see `windows.window`. Tokens are counted for the model of the settings."""
-        limits = Limits(max_entries, max_tokens, since, self._engine.database.read(self._pruned))
+        """What a model would be shown, of all or of the entries up to number `until`: see `windows.window`. Tokens are
+        counted for the model of the settings.
+        """
+        limits = Limits(max_entries, max_tokens, since, self._engine.database.read(self._pruned), until)
         return window(self._place, self._id, limits, tokens_of(self._engine.settings.model))
 
     def _pruned(self, tx: Transaction) -> int:

@@ -58,12 +58,15 @@ class _Budget:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a window may hold. `pruned`: unimportant entries up to this number are left out."""
+    """What a window may hold. `pruned`: unimportant entries up to this number are left out. `until`: the number of the
+    last entry that it may hold.
+    """
 
     max_entries: int | None = None
     max_tokens: int | None = None
     since: datetime | None = None
     pruned: int = 0
+    until: int | None = None
 
     def check(self) -> None:
         """Raises HistoryError for a limit that is not allowed."""
@@ -83,7 +86,7 @@ def window(place: Place, conversation: str, limits: Limits, counter: Tokens) -> 
     """
     limits.check()
     budget = _Budget(limits.max_entries, limits.max_tokens, counter)
-    for prompt in place.load(conversation, limit=1, newest=True, mark=PROMPT):
+    for prompt in place.load(conversation, last=limits.until, limit=1, newest=True, mark=PROMPT):
         budget.take(shown(prompt), always=True)
     for newest in _back(place, conversation, limits):
         budget.take(newest)
@@ -101,7 +104,7 @@ def _back(place: Place, conversation: str, limits: Limits, mark: int | None = No
     """The entries that may be shown, from the newest back."""
     moment = datetime.now(UTC)
     first = 1 if mark is not None else limits.pruned + 1
-    last: int | None = None
+    last = limits.until
     while page := place.load(conversation, first, last, limit=_PAGE, newest=True, mark=mark):
         for entry in map(shown, reversed(page)):
             if limits.since is not None and datetime.fromisoformat(entry["timestamp"]) < limits.since:

@@ -53,6 +53,7 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "uncompact": lambda s: s.uncompact(),
         "prune": lambda s: s.prune("lru", keep=0),
         "cold": lambda s: list(s.cold()),
+        "send_message": lambda s: s.send_message("x", timeout=1),
     },
     Sessions: {
         "start": lambda s: s.start(PLAN),
@@ -160,7 +161,7 @@ NOTHING = {(Sessions, "list"), (Sessions, "search"), (Sessions, "active_count"),
 #: Doors that need more than read; and more than write.
 WRITES: dict[type, set[str]] = {
     Session: {"resolve_conflict", "pause", "resume", "cancel", "retry", "complete", "archive", "checkpoint", "mark",
-              "restore", "change", "add"},
+              "restore", "change", "add", "send_message"},
     Sessions: {"start", "create"},
     State: {"set", "set_many", "delete", "clear_scope", "update", "compare_and_set", "clear_with", "put_back"},
     CallersCache: {"put", "invalidate", "cleanup_expired", "prune"},

@@ -29,6 +29,7 @@ USES = {
     "sessions retry": "sessions retry SESSION",
     "sessions delete": "sessions delete SESSION --yes",
     "sessions export": "sessions export SESSION",
+    "chat": "chat --session SESSION",
     "history show": "history show SESSION",
     "history count": "history count SESSION",
     "history export": "history export SESSION",

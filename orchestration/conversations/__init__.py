@@ -1,0 +1,3 @@
+"""Conversations: messages to a session that an agent with tools answers, each model request and tool call a durable
+call of its step.
+"""
