@@ -47,6 +47,18 @@ class BackupDamaged(BackupError):
     """A piece of a backup is missing or was changed; nothing was restored."""
 
 
+class ArchiveError(CeleriacError):
+    """A session cannot be archived, restored or erased as asked; nothing was lost."""
+
+
+class ArchiveNotFound(ArchiveError):
+    """The session is in no archive."""
+
+
+class ArchiveDamaged(ArchiveError):
+    """A piece of an archive is missing or was changed; nothing was restored."""
+
+
 class MaintenanceError(CeleriacError):
     """There is no such job of maintenance, or it is at work already."""
 

@@ -33,6 +33,8 @@ COMMANDS = {
     "db": "db:db",
     "backup": "backup:backup",
     "move": "backup:move",
+    "archive": "archive:archive",
+    "erase": "erase:erase",
     "retention": "retention:retention",
     "prune": "prune:prune",
     "maintenance": "maintenance:maintenance",

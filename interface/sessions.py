@@ -13,7 +13,7 @@ from .board import Board
 from .cache import savings
 from .following import Interrupts, Manner, finish, follow
 from .invocation import Invocation, pass_invocation, reach_broker
-from .printing import SHORT_ID, clean, document, json_option, line, pairs, pretty, say, table, when
+from .printing import SHORT_ID, clean, document, json_option, line, pairs, pretty, say, sized, table, when
 from .research import BadInput, quiet_option
 
 STATUSES = ("active", "paused", "completed", "failed", "cancelled", "archived")
@@ -115,6 +115,7 @@ def show(invocation: Invocation, session_id: str, as_json: bool) -> None:
     rows[2:2] = [("progress", f"{view['progress']:.0%}, {view['phase']}")]
     rows += [(name, when(view[f"{name}_at"])) for name in ("created", "updated", "completed")]
     rows += [("tags", ", ".join(view["tags"]))]
+    rows += [("archive", in_archive(view["archive"]))] if view["archive"] else []
     rows += [("saved", f"{savings(view['saved'])}, by cached results")] if view["saved"]["runs"] else []
     pairs([(name, value) for name, value in rows if value])
     print()
@@ -124,6 +125,12 @@ def show(invocation: Invocation, session_id: str, as_json: bool) -> None:
     table(("step", "status", "done", "error"), lines, right=("done",))
     _show_conflicts(view["conflicts"])
     _show_result(view)
+
+
+def in_archive(archive: dict[str, Any]) -> str:
+    """Where an archived session is, for people."""
+    where = f"{sized(archive['bytes'])} of {when(archive['archived_at'])}, {archive['status']} before"
+    return f"{where}; celeriac archive show or restore"
 
 
 def _show_conflicts(conflicts: list[dict[str, Any]]) -> None:

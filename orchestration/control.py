@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from uuid_utils.compat import uuid7
 
 from ..errors import SessionError
 from ..storage import bulk, checkpoints, events, graph, listing, migration_runs, results, session_state, sessions
+from ..storage.archives import tables as archives
+from ..storage.archives.store import ArchiveStore
 from ..storage.database import Transaction
 from ..storage.histories import cold
 from ..storage.histories import rows as history
@@ -331,8 +334,12 @@ def complete(engine: Engine, session_id: str, report: Any = None) -> None:
 
 
 def archive(engine: Engine, session_id: str) -> None:
-    """Put an ended session away: it is listed only when asked for, and cannot be changed any more."""
-    _in_turn(engine, session_id, lambda turn: _move(turn, "archive"))
+    """Put an ended or paused session away into a file: its row stays, is listed only when asked for, and cannot be
+    changed.
+    """
+    from .archives.making import create  # what makes archives is not what workers begin with
+
+    create(engine, session_id)
 
 
 def delete(engine: Engine, session_id: str) -> None:
@@ -365,9 +372,16 @@ def erase(engine: Engine, tx: Transaction, session_id: str, tenant: str) -> None
     """Delete a locked session with all its rows and the blobs that only it refers to."""
     hashes = results.blobs_of(tx, session_id) + session_state.blobs_of(tx, session_id)
     hashes += history.blobs_of(tx, session_id) + cold.blobs_of(tx, session_id)
+    archived = archives.get(tx, session_id)
+    if archived is not None:
+        tx.after_commit.append(partial(_remove_archive, engine, archived.file))
     sessions.erase(tx, session_id)
     results.delete_unreferenced(tx, engine.blobs, hashes)
     forget_state(engine, tx, session_id, tenant)
+
+
+def _remove_archive(engine: Engine, file: str) -> None:
+    ArchiveStore(engine.settings.data_dir / "archives").remove(file)
 
 
 def forget_state(engine: Engine, tx: Transaction, session_id: str, tenant: str) -> None:

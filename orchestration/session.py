@@ -144,7 +144,7 @@ class Session(SessionReads):
 
     @needs("write")
     def archive(self) -> None:
-        """Put an ended session away."""
+        """Put an ended or paused session away into a file; `c.archives.restore(id)` brings it back."""
         control.archive(self._engine, self.id)
 
     @needs("write")

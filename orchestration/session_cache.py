@@ -20,6 +20,7 @@ from cachetools import TLRUCache
 
 from ..errors import CeleriacError, SessionNotFound
 from ..storage import graph, serial, sessions, steps
+from ..storage.archives import tables as archives
 from ..storage.database import Database, Transaction
 
 T = TypeVar("T")
@@ -81,6 +82,10 @@ class Reading:
     def status(self) -> str:
         """The session's status."""
         return str(self.version[-1])
+
+    def archive(self) -> archives.Row | None:
+        """Where its archive is, if it is in one; not kept, since two archives of a session may have one version."""
+        return archives.get(self.tx, self.id) if self.status == "archived" else None
 
     def steps(self) -> list[dict[str, Any]]:
         """The rows of its steps as `graph.overview` gives them, with the progress of running ones as it is now."""

@@ -17,7 +17,7 @@ from .guard.doors import place_of
 from .outputs import Outputs
 from .plans import Plan
 from .session_cache import Reading
-from .views import agent_views, conflict_view, differences, moment, saved_view, session_view, step_views
+from .views import agent_views, archive_view, conflict_view, differences, moment, saved_view, session_view, step_views
 
 T = TypeVar("T")
 
@@ -277,7 +277,7 @@ class SessionReads:
             tags = reading.part("tags", lambda tx: sessions.tags(tx, self.id))
             view = session_view(row, rows, tags, reading.part("documents", lambda tx: sessions.documents(tx, self.id)))
             view["result"] = reading.part("result", self._result) if row["status"] != "active" else None
-            view["saved"] = saved_view(*self._saved(reading))
+            view |= {"saved": saved_view(*self._saved(reading)), "archive": archive_view(reading.archive())}
             if details:
                 view["steps"] = step_views(self.id, rows)
                 view["conflicts"] = self._conflicts(reading)

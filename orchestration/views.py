@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..storage import serial
+from ..storage.archives import tables as archives
 from ..storage.steps import FINAL
 from .outputs import GROUPS
 
@@ -108,6 +109,20 @@ def _estimate(row: dict[str, Any], progress: float) -> str | None:
         return None
     elapsed = row["updated_at"] - row["created_at"]
     return moment(row["created_at"] + elapsed / progress)
+
+
+def archive_view(row: archives.Row | None) -> dict[str, Any] | None:
+    """Where the archive of a session is; None for one that is in none."""
+    if row is None:
+        return None
+    return {
+        "file": row.file,
+        "bytes": row.bytes,
+        "digest": row.digest,
+        "sealed": row.sealed,
+        "status": row.status,
+        "archived_at": moment(row.archived_at),
+    }
 
 
 def saved_view(runs: int, seconds: float, cost: float) -> dict[str, Any]:

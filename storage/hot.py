@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..config.urls import masked
+from ..errors import StorageError
 from . import serial
 from .events import Event
 from .keys.codec import Codec
@@ -50,6 +52,20 @@ def _client(url: str, timeout: float) -> Any:
     return Redis.from_url(
         url, socket_timeout=timeout, socket_connect_timeout=min(timeout, 1.0), retry=Retry(NoBackoff(), 0)
     )
+
+
+def forget(url: str, timeout: float, session_ids: Sequence[str]) -> int:
+    """Delete the streams of sessions; gives how many there were. Raises StorageError."""
+    from redis.exceptions import RedisError
+
+    count = 0
+    try:
+        with _client(url, timeout) as client:
+            for start in range(0, len(session_ids), BATCH):
+                count += int(client.unlink(*(stream_key(one) for one in session_ids[start : start + BATCH])))
+    except (RedisError, OSError) as fault:
+        raise StorageError(f"streams of sessions in Redis {masked(url)} cannot be deleted: {fault}") from fault
+    return count
 
 
 def _rest(failures: int) -> float:

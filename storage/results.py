@@ -66,10 +66,15 @@ def store(data: bytes, blobs_: BlobStore, inline: int) -> Stored:
     return Stored(data, blobs_.put(data))
 
 
+def hold_blob(tx: Transaction, blob: str, size: int) -> None:
+    """Let nobody delete a blob, of `size` bytes if it is not known yet, until the transaction ends."""
+    while tx.row(_KEEP_BLOB, wanted=blob) is None:
+        tx.run(_ADD_BLOB, wanted=blob, bytes=size, moment=tx.now())
+
+
 def refer_to(tx: Transaction, blobs_: BlobStore, blob: str, data: bytes) -> None:
     """Hold on to a blob until the transaction ends; write it again if it was deleted since it was put."""
-    while tx.row(_KEEP_BLOB, wanted=blob) is None:
-        tx.run(_ADD_BLOB, wanted=blob, bytes=len(data), moment=tx.now())
+    hold_blob(tx, blob, len(data))
     if not blobs_.exists(blob):
         blobs_.put(data)
 

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, inspect, text
 
 from ..errors import StorageError
-from . import access, agent_parts, maintenance, migration_runs, paces, reclaimed, removals, statistics
+from . import access, agent_parts, erasures, maintenance, migration_runs, paces, reclaimed, removals, statistics
+from .archives import tables as _archives
 from .cache import tables as _cache
 from .database import Database
 from .histories import tables as _histories
@@ -21,6 +22,7 @@ from .tables import metadata
 DECLARED = (
     access,
     agent_parts,
+    erasures,
     keymarks,
     maintenance,
     migration_runs,
@@ -28,12 +30,13 @@ DECLARED = (
     reclaimed,
     removals,
     statistics,
+    _archives,
     _cache,
     _histories,
     _states,
 )
 #: The newest revision in `migrations/versions`; a test holds the two together.
-HEAD = "0018"
+HEAD = "0019"
 #: Where Alembic finds them, also when the package is installed: package:folder.
 SCRIPTS = "celeriac.storage:migrations"
 

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import and_, bindparam, case, delete, insert, or_, select, text
 
+from ..errors import SessionError
 from . import deltas, serial
 from .database import Query, Transaction, now
 from .states.tables import state_values
@@ -44,7 +45,7 @@ _VALUE = (_v.key, _v.version, _v.body, _v.packed, _v.blob, _v.size, _v.meta, _v.
 _mine = _c.session_id == bindparam("session")
 
 _LOCK = Query(
-    select(sessions.c.id)
+    select(sessions.c.status)
     .where(sessions.c.id == bindparam("session"), sessions.c.tenant == bindparam("of"))
     .with_for_update()
 )
@@ -90,12 +91,16 @@ def session_of(scope: str) -> tuple[str, str] | None:
 def note(tx: Transaction, scope: str, keys: Iterable[str] | None) -> None:
     """Lock the session whose own scope this is, and note which keys are about to change (None: all that there are).
 
-    Of any other scope, and of one whose session is not there, nothing is noted.
+    Of any other scope, and of one whose session is not there, nothing is noted. Raises SessionError for values of a
+    session that is archived.
     """
     found = session_of(scope)
-    if found is None or tx.row(_LOCK, session=found[0], of=found[1]) is None:
+    status = tx.value(_LOCK, session=found[0], of=found[1]) if found is not None else None
+    if found is None or status is None:
         return
     session_id = found[0]
+    if status == "archived" and keys is not None:
+        raise SessionError(f"session {session_id} is archived and cannot be changed; allowed: nothing")
     if keys is None:
         tx.run(_NOTE_ALL, session=session_id, owner=scope)
     else:

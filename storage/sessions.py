@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, exists, func, insert, literal_column, select, text, update
 
 from .agent_parts import agent_parts
+from .archives.tables import archives
 from .cache.tables import cache_savings, cache_waiters
 from .database import Call, Query, Row, Transaction, now
 from .histories.tables import cold_history, conversations, history, history_gaps, history_reads
@@ -329,7 +330,7 @@ OWNED = (
     session_documents, session_tags, steps, step_inputs, edges, results, agent_states, partial_results, findings,
     conflicts, checkpoints, events, outbox, agent_parts, cache_waiters, cache_savings, agent_turns,
     checkpoint_blobs, state_changes,
-    conversations, history, cold_history, history_gaps, history_reads,
+    conversations, history, cold_history, history_gaps, history_reads, archives,
 )  # fmt: skip
 _DELETE = [Query(delete(t).where(t.c.session_id == bindparam("session"))) for t in OWNED]
 _DELETE_ROW = Query(delete(sessions).where(_this))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..orchestration.cache import ResultCache
 from ..orchestration.cache.door import CallersCache
 from ..orchestration.engine import Engine
-from ..orchestration.guard.access import Caller
+from ..orchestration.guard.access import EVERYTHING, Caller
 from ..orchestration.guard.grants import Grants
 from ..orchestration.history.histories import Histories
 from ..orchestration.schemas import schemas
@@ -19,6 +19,8 @@ from ..orchestration.state.state import State
 from ..orchestration.streams import Waker
 
 if TYPE_CHECKING:
+    from ..orchestration.archives.archives import Archives
+    from ..orchestration.erasing.receipts import Receipt
     from ..orchestration.keeping.pruning import Pruning
     from ..orchestration.schemas.runs import Migrations
 
@@ -56,6 +58,39 @@ class Acting:
     def histories(self) -> Histories:
         """What is said in all sessions: listing it, and moving it to another place."""
         return Histories(self._engine, self.caller)
+
+    @property
+    def archives(self) -> Archives:
+        """Sessions that are put away into files."""
+        from ..orchestration.archives.archives import Archives
+
+        return Archives(self._engine, self.caller, self.sessions)
+
+    def erase(
+        self,
+        *,
+        user: str | None = None,
+        session: str | None = None,
+        dry_run: bool = False,
+        rewrite_backups: bool = False,
+    ) -> Receipt:
+        """Remove all that there is of a user, or of a session, of the tenant: rows, blobs, history, keyed state, cached
+        results, archives. Backups that hold it are named, with until when; `rewrite_backups`: made anew without it.
+
+        Needs admin on everything. What was broken off is completed by asking for it again. Raises SessionNotFound.
+        """
+        from ..orchestration.erasing.erasing import erase
+        from ..orchestration.erasing.subjects import Subject
+
+        subject = Subject(self.caller.tenant, user, session)
+        return erase(self._engine, self._cache, self.caller, subject, dry_run, rewrite_backups)
+
+    def receipts(self) -> list[Receipt]:
+        """Receipts of what was erased in the tenant, the oldest first. Needs admin on everything."""
+        from ..orchestration.erasing.receipts import listing
+
+        self._engine.access.require(self.caller, "admin", EVERYTHING)
+        return listing(self._engine.database, self.caller.tenant)
 
     @property
     def grants(self) -> Grants:

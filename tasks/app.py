@@ -49,6 +49,8 @@ from .timeline import Timeline
 from .upkeep import Upkeep
 
 if TYPE_CHECKING:  # a worker does without them, and starts the sooner
+    from ..orchestration.archives.archives import Archives
+    from ..orchestration.erasing.receipts import Receipt
     from ..orchestration.maintenance.maintenance import Maintenance
     from ..orchestration.schemas.runs import Migrations
 
@@ -178,6 +180,19 @@ class Celeriac(Upkeep):
         """The cache of agents' results, shared by all processes of this database."""
         self.prepare()
         return self._cache if self._is_plain else self._acting(self._engine.caller).cache
+
+    @property
+    def archives(self) -> Archives:
+        """Sessions that are put away into files."""
+        return self._acting(self._engine.caller).archives
+
+    def erase(self, **what: Any) -> Receipt:
+        """Remove all that there is of a `user` or a `session`; as `Acting.erase`."""
+        return self._acting(self._engine.caller).erase(**what)
+
+    def receipts(self) -> list[Receipt]:
+        """Receipts of what was erased; as `Acting.receipts`."""
+        return self._acting(self._engine.caller).receipts()
 
     @property
     def maintenance(self) -> Maintenance:

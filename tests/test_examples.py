@@ -178,6 +178,12 @@ def test_the_page_on_retention_runs_as_it_stands(tmp_path: Path) -> None:
     run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
+def test_the_page_on_archives_runs_as_it_stands(tmp_path: Path) -> None:
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(blocks("docs/archive.md", "python")))
+    run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
+
+
 def test_every_test_that_the_page_on_guarantees_names_is_there() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (DOCS / "guarantees.md").read_text())
     assert named

@@ -15,6 +15,7 @@ from ...config import Settings
 from ...config.urls import for_engine
 from ...errors import BackupDamaged, BackupError, BackupNotFound, KeyMissing
 from ...storage import schema
+from ...storage.archives.store import ArchiveStore
 from ...storage.backup import tables, transfer
 from ...storage.backup.manifest import Manifest, number_of
 from ...storage.backup.store import BackupStore
@@ -80,7 +81,7 @@ class Backups:
         self._engine = engine
         self._settings = engine.settings
         self.folder = folder_of(engine.settings)
-        self._store = BackupStore(self.folder, _keyring(engine, self.folder))
+        self._store = BackupStore(self.folder, keyring_of(engine, self.folder))
 
     def create(self, *, full: bool = False, compression: str = "zstd", label: str = "", mark: bool = False) -> Backup:
         """Make a backup of all there is, in one snapshot, while work goes on.
@@ -194,7 +195,7 @@ class Backups:
         """
         with self._store.deleting():
             ids = self._store.ids()
-            dated = [retention.Dated(one, _time_of(one), self._store.marked(one)) for one in ids]
+            dated = [retention.Dated(one, time_of(one), self._store.marked(one)) for one in ids]
             kept = retention.reasons(dated, self._settings, time.time())
             gone = [one for one in ids if one not in kept]
             needed = self._needed([one for one in ids if one in kept])
@@ -225,7 +226,8 @@ class Backups:
 
     def _source(self, database: Database) -> Source:
         engine = self._engine
-        return Source(database, engine.blobs, elsewhere(engine.state.places.backend), engine.conversations)
+        archives = ArchiveStore(engine.settings.data_dir / "archives")
+        return Source(database, engine.blobs, elsewhere(engine.state.places.backend), engine.conversations, archives)
 
     def _needed(self, ids: Sequence[str]) -> set[str]:
         return {name for one in ids for name in Kept(self._store, self._store.manifest(one)).objects()}
@@ -260,7 +262,8 @@ def folder_of(settings: Settings) -> Path:
     return Path(settings.backups_dir).expanduser().absolute() if settings.backups_dir else settings.data_dir / "backups"
 
 
-def _keyring(engine: Engine, folder: Path) -> KeyRing | None:
+def keyring_of(engine: Engine, folder: Path) -> KeyRing | None:
+    """The keys that seal backups and open them."""
     if engine.settings.backup_keys_file:
         return KeyRing(keyfile.read(keyfile.path_of(engine.settings.backup_keys_file), os.environ))
     if engine.keyring is None and (folder / PUBLIC).exists() and os.environ.get(keyfile.PASSPHRASE):
@@ -268,7 +271,8 @@ def _keyring(engine: Engine, folder: Path) -> KeyRing | None:
     return engine.keyring
 
 
-def _time_of(backup_id: str) -> float:
+def time_of(backup_id: str) -> float:
+    """When a backup was made, in seconds since 1970."""
     return float(calendar.timegm(time.strptime(backup_id.split("-")[0], "%Y%m%dT%H%M%SZ")))
 
 
@@ -276,7 +280,7 @@ def _unreadable(backup_id: str, marked: bool, problem: str) -> Backup:
     return Backup(
         backup_id,
         number_of(backup_id),
-        _time_of(backup_id),
+        time_of(backup_id),
         "?",
         "",
         "?",

@@ -13,13 +13,13 @@ from ...errors import BackupDamaged, BackupError, CeleriacError, StorageError
 from ...storage import schema
 from ...storage.backup import tables
 from ...storage.backup.chunking import rows_of
-from ...storage.backup.manifest import BLOBS, HISTORIES, STATE, Chunk, Manifest, Part, hash_of
+from ...storage.backup.manifest import ARCHIVES, BLOBS, HISTORIES, STATE, Chunk, Manifest, Part, hash_of, object_name
 from ...storage.backup.store import BackupStore
 from ...storage.backup.transactions import alone
 from ...storage.database import Database
 from .creating import BLOB_COLUMNS, blob_object
 
-NOT_TABLES = (BLOBS, STATE, HISTORIES)
+NOT_TABLES = (BLOBS, STATE, HISTORIES, ARCHIVES)
 #: Chunks that are read, checked and unpacked, in a thread, while the one before is being used.
 _AHEAD = 1
 #: Rows of a staged database that are handed over at once.
@@ -36,13 +36,20 @@ class Content(Protocol):
         """The rows of a table, some at a time. Raises BackupDamaged."""
 
 
+class Objects(Protocol):
+    """Where the pieces of a backup lie, or of an archive."""
+
+    def get(self, name: str, sealed: bool) -> bytes:
+        """The content of a piece. Raises BackupDamaged, also if it is not `sealed` and should be; KeyMissing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A backup as it lies there. An object's own hash or seal, bound to its name, is always checked; with `twice` also
     that its content has the hash that this name is.
     """
 
-    store: BackupStore
+    store: Objects
     manifest: Manifest
     twice: bool = False
 
@@ -67,8 +74,8 @@ class Kept:
 
     def _chunk(self, part: Part, chunk: Chunk) -> list[Any]:
         data = self.store.get(chunk.name, self.manifest.sealed)
-        what = f"backup {self.manifest.id}: a chunk of {part.name}"
-        named = not self.twice or self.store.name("rows", data, self.manifest.naming) == chunk.name
+        what = f"{self.manifest.id}: a chunk of {part.name}"
+        named = not self.twice or object_name("rows", data, self.manifest.naming) == chunk.name
         if len(data) != chunk.size or not named:
             raise BackupDamaged(f"{what} is another one than its manifest names")
         rows = rows_of(data, len(part.columns))
@@ -80,7 +87,7 @@ class Kept:
         """Name of every blob, and the id of the key that it is sealed with (or nothing)."""
         part = self.manifest.part(BLOBS)
         if part is None or part.columns != BLOB_COLUMNS:
-            raise BackupDamaged(f"backup {self.manifest.id} has no list of blobs")
+            raise BackupDamaged(f"{self.manifest.id} has no list of blobs")
         for rows in self.rows(BLOBS):
             yield from ((name, key) for name, key, _ in rows)
 
@@ -89,11 +96,11 @@ class Kept:
         for part in self.manifest.parts:
             yield from (chunk.name for chunk in part.chunks)
         for name, key in self.blobs():
-            yield blob_object(self.store, self.manifest.naming, name, key)
+            yield blob_object(self.manifest.naming, name, key)
 
     def blob(self, name: str, key: str) -> bytes:
         """A blob as it lay there. Raises BackupDamaged."""
-        return self.store.get(blob_object(self.store, self.manifest.naming, name, key), self.manifest.sealed)
+        return self.store.get(blob_object(self.manifest.naming, name, key), self.manifest.sealed)
 
 
 @dataclass(slots=True)
@@ -119,17 +126,22 @@ def verify(store: BackupStore, backup_id: str) -> Verified:
         try:
             kept = Kept(store, store.manifest(backup_id), twice=True)
             found.chain = _chain(store, kept.manifest)
-            for part in kept.manifest.parts:
-                for rows in kept.rows(part.name):
-                    del rows
-                found.objects += len(part.chunks)
-                found.size += part.size
-            for name, key in kept.blobs():
-                found.size += len(kept.blob(name, key))
-                found.objects += 1
+            read_all(kept, found)
         except (BackupDamaged, StorageError) as fault:
             found.problems.append(str(fault))
     return found
+
+
+def read_all(kept: Kept, found: Verified) -> None:
+    """Read and check all pieces. Raises BackupDamaged for the first that is damaged, KeyMissing."""
+    for part in kept.manifest.parts:
+        for rows in kept.rows(part.name):
+            del rows
+        found.objects += len(part.chunks)
+        found.size += part.size
+    for name, key in kept.blobs():
+        found.size += len(kept.blob(name, key))
+        found.objects += 1
 
 
 def _chain(store: BackupStore, manifest: Manifest) -> str:
@@ -146,24 +158,29 @@ def _chain(store: BackupStore, manifest: Manifest) -> str:
 
 
 class Staged:
-    """A backup of an older schema, brought to the present one in a database of its own, in a temporary folder."""
+    """A backup or an archive, brought to the present schema in a database of its own, in a temporary folder."""
 
     def __init__(self, kept: Kept, folder: Path) -> None:
-        self._database = Database(f"sqlite:///{folder / 'staged.db'}")
+        self.folder = folder
+        self.database = Database(f"sqlite:///{folder / 'staged.db'}")
         manifest = kept.manifest
         try:
-            schema.upgrade(self._database, manifest.revision)
+            if manifest.revision == schema.HEAD:
+                schema.ensure(self.database)
+            else:
+                schema.upgrade(self.database, manifest.revision)
         except CeleriacError as fault:
             raise BackupError(
-                f"backup {manifest.id} is of schema revision {manifest.revision}, which this Celeriac (revision "
+                f"{manifest.id} is of schema revision {manifest.revision}, which this Celeriac (revision "
                 f"{schema.HEAD}) does not know: {fault}"
             ) from None
-        with alone(self._database, write=True) as connection:
+        with alone(self.database, write=True) as connection:
             for part in kept.manifest.parts:
                 if part.name not in NOT_TABLES:
                     for rows in kept.rows(part.name):
-                        tables.insert(connection, self._database.dialect, part.name, part.columns, rows)
-        schema.upgrade(self._database)
+                        tables.insert(connection, self.database.dialect, part.name, part.columns, rows)
+        if manifest.revision != schema.HEAD:
+            schema.upgrade(self.database)
         self._tables = {table.name: table for table in tables.tables()}
 
     def columns(self, table: str) -> tuple[str, ...] | None:
@@ -173,8 +190,8 @@ class Staged:
     def rows(self, table: str) -> Iterator[list[Any]]:
         """The rows of a table, some at a time."""
         batch: list[Any] = []
-        with alone(self._database) as connection:
-            for row in tables.stream(connection, self._database.dialect, self._tables[table]):
+        with alone(self.database) as connection:
+            for row in tables.stream(connection, self.database.dialect, self._tables[table]):
                 batch.append(row)
                 if len(batch) >= _BATCH:
                     yield batch
@@ -183,4 +200,4 @@ class Staged:
 
     def close(self) -> None:
         """Close the database."""
-        self._database.dispose()
+        self.database.dispose()

@@ -9,17 +9,30 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ...errors import BackupError, BlobNotFound, KeyMissing
 from ...storage import schema
+from ...storage.archives.tables import archives
 from ...storage.backup import tables
 from ...storage.backup.chunking import cut
-from ...storage.backup.manifest import BLOBS, FORMAT, HISTORIES, STATE, Chunk, Manifest, Part, hash_of, number_of
+from ...storage.backup.manifest import (
+    ARCHIVES,
+    BLOBS,
+    FORMAT,
+    HISTORIES,
+    STATE,
+    Chunk,
+    Manifest,
+    Part,
+    hash_of,
+    number_of,
+    object_name,
+)
 from ...storage.backup.store import BackupStore
 from ...storage.backup.transactions import alone
 from ...storage.blobs import BlobStore
-from . import conversations
+from . import archived, conversations
 from .source import STATE_COLUMNS, Source, state_rows
 
 #: A blob that a row of the snapshot names may be deleted before it is read: then a new snapshot is taken, so often.
@@ -39,7 +52,7 @@ def create(source: Source, store: BackupStore, compression: str, full: bool, lab
         naming = _naming(store)
         started = time.time()
         backup_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started))}-{number:06d}-{secrets.token_hex(3)}"
-        writer = _Writer(store, compression, naming, full)
+        writer = Writer(store, compression, naming, full)
         try:
             parts = _parts(source, writer)
         finally:
@@ -87,7 +100,7 @@ def _naming(store: BackupStore) -> bytes:
     return secrets.token_bytes(32) if sealed else b""
 
 
-class _Writer:
+class Writer:
     """Puts objects that are not there yet, in threads of its own: compression and the disk wait for each other."""
 
     def __init__(self, store: BackupStore, compression: str, naming: bytes, full: bool) -> None:
@@ -99,7 +112,7 @@ class _Writer:
 
     def rows(self, data: bytes) -> str:
         """Put a chunk of rows; gives its name."""
-        name = self.store.name("rows", data, self.naming)
+        name = object_name("rows", data, self.naming)
         if name not in self._put and (self.full or not self.store.has(name)):
             self._put.add(name)
             self._later(name, data, self.compression)
@@ -107,7 +120,7 @@ class _Writer:
 
     def blob(self, blobs: BlobStore, name: str, key: str) -> None:
         """Put a blob as it lies there unless it is there already. Raises BlobNotFound."""
-        found = blob_object(self.store, self.naming, name, key)
+        found = blob_object(self.naming, name, key)
         if self.full or not self.store.has(found):
             self._later(found, blobs.stored(name), "none")  # it is compressed, and maybe sealed
 
@@ -126,7 +139,7 @@ class _Writer:
         self._threads.shutdown(cancel_futures=True)
 
 
-def _parts(source: Source, writer: _Writer) -> list[Part]:
+def _parts(source: Source, writer: Writer) -> list[Part]:
     for last in (False,) * (_SNAPSHOTS - 1) + (True,):
         try:
             parts = _of_snapshot(source, writer)
@@ -135,26 +148,29 @@ def _parts(source: Source, writer: _Writer) -> list[Part]:
             if last:
                 raise BackupError(f"a row refers to a blob that is not there: {fault}") from fault
     if source.backend is not None:
-        parts.append(_part(STATE, STATE_COLUMNS, state_rows(source.backend), writer))
+        parts.append(part_of(STATE, STATE_COLUMNS, state_rows(source.backend), writer))
     place = conversations.elsewhere(source.histories) if source.histories is not None else None
     if place is not None:
-        parts.append(_part(HISTORIES, conversations.COLUMNS, conversations.entry_rows(place), writer))
+        parts.append(part_of(HISTORIES, conversations.COLUMNS, conversations.entry_rows(place), writer))
     writer.finish()
     return parts
 
 
-def _of_snapshot(source: Source, writer: _Writer) -> list[Part]:
+def _of_snapshot(source: Source, writer: Writer) -> list[Part]:
     dialect = source.database.dialect
     with alone(source.database) as connection:
         # Blobs first: what a row of the snapshot names may be deleted meanwhile.
-        parts = [_part(BLOBS, BLOB_COLUMNS, _blobs(source, connection, writer), writer)]
+        parts = [part_of(BLOBS, BLOB_COLUMNS, _blobs(source, connection, writer), writer)]
         for table in tables.tables():
             rows = tables.stream(connection, dialect, table)
-            parts.append(_part(str(table.name), tables.columns(table), rows, writer))
+            parts.append(part_of(str(table.name), tables.columns(table), rows, writer))
+        if source.archives is not None:
+            files = [row[1] for row in tables.stream(connection, dialect, archives)]
+            parts.append(part_of(ARCHIVES, archived.COLUMNS, archived.file_rows(source.archives, files), writer))
     return parts
 
 
-def _blobs(source: Source, connection: Any, writer: _Writer) -> Iterator[tuple[str, str, int]]:
+def _blobs(source: Source, connection: Any, writer: Writer) -> Iterator[tuple[str, str, int]]:
     for name, needed in tables.referred_blobs(connection, source.database.dialect):
         try:
             key = source.blobs.key_of(name) or ""
@@ -165,11 +181,19 @@ def _blobs(source: Source, connection: Any, writer: _Writer) -> Iterator[tuple[s
                 raise
 
 
-def _part(name: str, columns: tuple[str, ...], rows: Iterable[Any], writer: _Writer) -> Part:
+class PutsRows(Protocol):
+    """Where chunks of rows go."""
+
+    def rows(self, data: bytes) -> str:
+        """Put a chunk of rows; gives its name."""
+
+
+def part_of(name: str, columns: tuple[str, ...], rows: Iterable[Any], writer: PutsRows) -> Part:
+    """Rows as a part of a manifest, put in chunks."""
     chunks = tuple(Chunk(writer.rows(data), count, len(data)) for count, data in cut(rows))
     return Part(name, columns, sum(one.rows for one in chunks), sum(one.size for one in chunks), chunks)
 
 
-def blob_object(store: BackupStore, naming: bytes, name: str, key: str) -> str:
+def blob_object(naming: bytes, name: str, key: str) -> str:
     """The name of the object that holds a blob: another one when it was sealed anew under another key."""
-    return store.name("blob", f"{name} {key}".encode(), naming)
+    return object_name("blob", f"{name} {key}".encode(), naming)

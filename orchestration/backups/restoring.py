@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ from ...errors import BackupError
 from ...storage import schema, steps, workers
 from ...storage.backup import tables
 from ...storage.backup.chunking import digest_of
-from ...storage.backup.manifest import HISTORIES, STATE, Manifest
+from ...storage.backup.manifest import ARCHIVES, HISTORIES, STATE, Manifest
 from ...storage.backup.store import BackupStore
 from ...storage.backup.tables import Choice
 from ...storage.backup.transactions import alone
@@ -21,6 +21,7 @@ from ...storage.database import Database
 from ...storage.histories.sql import SqlPlace
 from ...storage.presence import Presence
 from . import conversations
+from .archived import is_of, put_back
 from .content import Content, Kept, Staged
 from .source import STATE_COLUMNS, Source, clear_state, put_state
 
@@ -42,6 +43,7 @@ class Restored:
     blobs: int = 0
     state: int = 0
     entries: int = 0
+    archives: int = 0
     dry_run: bool = False
     safety: str | None = None
 
@@ -71,9 +73,11 @@ def restore(
                 pass
         needed = _needed_blobs(content, choice)
         _put_blobs(kept, source, needed, result)
+        if source.archives is not None and (choice.is_all or choice.sessions):
+            result.archives = put_back(kept, source.archives, choice.sessions)
         with alone(source.database, write=True, whole=choice.is_all) as connection:
             highest = _highest_epoch(connection)
-            _replace(connection, source.database, content, choice, needed, result)
+            replace(connection, source.database, content, choice, needed, result)
             _insert_entries(connection, kept, source, choice, result)
             if recheck:
                 _compare(connection, source.database, content)
@@ -113,12 +117,20 @@ def _chosen(content: Content, choice: Choice, table: str) -> Iterator[list[Any]]
             yield wanted
 
 
-def _replace(
-    connection: Any, database: Database, content: Content, choice: Choice, needed: set[str] | None, result: Restored
+def replace(
+    connection: Any,
+    database: Database,
+    content: Content,
+    choice: Choice,
+    needed: set[str] | None,
+    result: Restored,
+    stay: Sequence[str] = (),
 ) -> None:
-    """Delete the chosen rows that are there, and add those of the backup."""
+    """Delete the chosen rows that are there, and add those of the backup; but for some tables, which `stay`."""
     dialect = database.dialect
     for table in tables.tables():
+        if table.name in stay:
+            continue
         tables.clear(connection, dialect, table, choice)
         count = 0
         for rows in _chosen(content, choice, table.name):
@@ -134,7 +146,7 @@ def _replace(
             tables.insert_missing(connection, dialect, "blobs", columns, wanted)
     tables.continue_numbers(connection, dialect)
     if choice.sessions and result.rows.get("sessions", 0) < len(choice.sessions):
-        raise BackupError(f"backup {result.id} has not all of the sessions {', '.join(choice.sessions)}")
+        raise BackupError(f"{result.id} has not all of the sessions {', '.join(choice.sessions)}")
 
 
 def _highest_epoch(connection: Any) -> int:
@@ -234,6 +246,8 @@ def _put_entries(kept: Kept, source: Source, choice: Choice, result: Restored) -
 
 def _count(kept: Kept, content: Content, choice: Choice, result: Restored) -> None:
     """Read and check all that would be restored."""
+    files = (row for rows in kept.rows(ARCHIVES) for row in rows if choice.is_all or is_of(row, choice.sessions))
+    result.archives = len({row[0] for row in files})
     for table in tables.tables():
         if count := sum(len(rows) for rows in _chosen(content, choice, table.name)):
             result.rows[table.name] = count

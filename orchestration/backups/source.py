@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ...errors import BackupError
+from ...storage.archives.store import ArchiveStore
 from ...storage.blobs import BlobStore
 from ...storage.database import Database
 from ...storage.histories.protocol import Place
@@ -21,13 +22,14 @@ _KEYS: Final = 100
 @dataclass(frozen=True, slots=True)
 class Source:
     """`backend` None: keyed state lives in the database, or does not outlive its process. `histories` None: those that
-    live elsewhere are left alone.
+    live elsewhere are left alone. `archives` None: their files stay where they are.
     """
 
     database: Database
     blobs: BlobStore
     backend: Backend | None
     histories: Place | None = None
+    archives: ArchiveStore | None = None
 
     @property
     def kind(self) -> str:
@@ -48,14 +50,19 @@ def state_rows(backend: Backend) -> Iterator[tuple[Any, ...]]:
     Raises BackupError for a backend that cannot list its scopes.
     """
     for scope in _listing(backend).scopes():
-        after = ""
-        while keys := backend.keys(scope, "", after, _KEYS):
-            found = backend.get(scope, keys)
-            for key in keys:
-                entry = found.get(key)
-                if entry is not None and not entry.passing:
-                    yield scope, key, entry.body, entry.meta
-            after = keys[-1]
+        yield from scope_rows(backend, scope)
+
+
+def scope_rows(backend: Backend, scope: str) -> Iterator[tuple[Any, ...]]:
+    """The values of one scope but those that end by themselves."""
+    after = ""
+    while keys := backend.keys(scope, "", after, _KEYS):
+        found = backend.get(scope, keys)
+        for key in keys:
+            entry = found.get(key)
+            if entry is not None and not entry.passing:
+                yield scope, key, entry.body, entry.meta
+        after = keys[-1]
 
 
 def _listing(backend: Backend) -> Listing:

@@ -51,9 +51,9 @@ def rows_of(chunk: bytes, width: int) -> list[list[Any]]:
     try:
         rows = _DECODER.decode(chunk)
     except msgspec.DecodeError as fault:
-        raise BackupDamaged(f"a chunk of the backup holds no rows: {fault}") from None
+        raise BackupDamaged(f"a chunk holds no rows: {fault}") from None
     for found in set(map(len, rows)) - {width}:
-        raise BackupDamaged(f"a chunk of the backup has a row of {found} values, expected: {width}")
+        raise BackupDamaged(f"a chunk has a row of {found} values, expected: {width}")
     return rows
 
 

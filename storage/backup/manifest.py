@@ -15,6 +15,7 @@ FORMAT: Final = 2
 BLOBS: Final = "blobs of rows"
 STATE: Final = "state elsewhere"
 HISTORIES: Final = "histories elsewhere"
+ARCHIVES: Final = "files of archives"
 ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9]{6}-[0-9a-f]{6}")
 
 
@@ -89,10 +90,10 @@ def decode(data: bytes, backup_id: str) -> Manifest:
     try:
         found = _DECODER.decode(data)
     except msgspec.DecodeError as fault:
-        raise BackupDamaged(f"backup {backup_id}: its manifest is of another format: {fault}") from None
+        raise BackupDamaged(f"{backup_id}: its manifest is of another format: {fault}") from None
     if found.format != FORMAT or found.id != backup_id:
         raise BackupDamaged(
-            f"backup {backup_id}: its manifest is of format {found.format} and says {found.id!r}; "
+            f"{backup_id}: its manifest is of format {found.format} and says {found.id!r}; "
             f"this Celeriac reads format {FORMAT}"
         )
     return found
@@ -101,3 +102,10 @@ def decode(data: bytes, backup_id: str) -> Manifest:
 def hash_of(stored: bytes) -> str:
     """The hash by which the next manifest knows this one: over its file."""
     return hashlib.blake2b(stored, digest_size=32, person=b"celeriac-chain").hexdigest()
+
+
+def object_name(kind: str, content: bytes, naming: bytes) -> str:
+    """The name of an object: a hash of what it holds, rows or a blob."""
+    made = hashlib.blake2b(kind.encode() + b"\0", digest_size=32, key=naming, person=b"celeriac-object")
+    made.update(content)
+    return made.hexdigest()

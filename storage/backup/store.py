@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import secrets
@@ -44,7 +43,7 @@ _BACKUP: Final = ".backup"
 _KEPT: Final = ".kept"
 _FLAGS: Final = getattr(os, "O_NOFOLLOW", 0) | os.O_CLOEXEC
 #: What sealing and compression add to a piece at most.
-_AROUND: Final = 1 << 20
+AROUND: Final = 1 << 20
 
 
 class BackupStore:
@@ -101,12 +100,6 @@ class BackupStore:
 
     # -- objects -----------------------------------------------------------------------------------------------------
 
-    def name(self, kind: str, content: bytes, naming: bytes) -> str:
-        """The name of an object: a hash over the hashes of what it holds, rows or a blob."""
-        made = hashlib.blake2b(kind.encode() + b"\0", digest_size=32, key=naming, person=b"celeriac-object")
-        made.update(content)
-        return made.hexdigest()
-
     def has(self, name: str) -> bool:
         """Whether there is an object of that name; its content is not checked."""
         with contextlib.suppress(FileNotFoundError):
@@ -127,7 +120,7 @@ class BackupStore:
     def get(self, name: str, sealed: bool) -> bytes:
         """The content of an object. Raises BackupDamaged, also if it is not `sealed` and should be; KeyMissing."""
         what = f"object {name}"
-        stored = _read(self._path(name), what, wrapping.MOST_BYTES + _AROUND)
+        stored = _read(self._path(name), what, wrapping.MOST_BYTES + AROUND)
         if sealed and not is_sealed(stored):
             raise BackupDamaged(f"{what} of the backup is not sealed, but its backup is")
         return wrapping.unwrap(stored, what, self.keyring)
@@ -232,7 +225,7 @@ class BackupStore:
         folders = (
             [path for path in self._objects.iterdir() if _FOLDER.fullmatch(path.name)] if self._objects.is_dir() else []
         )
-        for folder in (self.root, *folders):
+        for folder in (self.root, *folders) if self.root.is_dir() else ():
             for entry in list(os.scandir(folder)):
                 if entry.name.startswith(IMPORTING):
                     if not dry_run:

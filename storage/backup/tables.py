@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any, Final
 
-from sqlalchemy import Column, Table, Text, func, literal_column, select, union_all
+from sqlalchemy import Column, Table, Text, bindparam, func, literal_column, or_, select, union_all
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.sql.schema import MetaData
 
 from ..database import Query
 from ..schema import DECLARED
+from ..session_state import scope_of
 from ..tables import blobs, metadata
 
 #: `metadata` knows a table once its module is imported.
@@ -26,10 +28,14 @@ _FETCH: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which rows: those of some sessions and of some scopes of keyed state; all where both are empty."""
+    """Which rows: those of some sessions and of some scopes of keyed state; all where both are empty.
+
+    `tenant`: whose the sessions are; None: it is not known, or they are of several.
+    """
 
     sessions: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
+    tenant: str | None = None
 
     @property
     def is_all(self) -> bool:
@@ -42,6 +48,9 @@ class Choice:
             return Chosen("id", self.sessions)
         if self.sessions and "session_id" in columns and table != "outbox":
             return Chosen("session_id", self.sessions)
+        if table == "state_values" and self.tenant is not None:
+            of = self.tenant
+            return Chosen("scope", self.scopes + tuple(scope_of(one, of) for one in self.sessions))
         if table == "state_values":  # of a session also its own scope; those of a tenant begin with its name
             own = tuple(f"session:{one}" for one in self.sessions)
             return Chosen("scope", self.scopes + own, tuple(f"/{one}" for one in own))
@@ -61,9 +70,14 @@ class Chosen:
         return value in self.values or (bool(self.endings) and str(value).endswith(self.endings))
 
 
-def tables() -> list[Table]:
+def tables() -> tuple[Table, ...]:
     """All tables of a backup."""
-    return [*(table for table in metadata.sorted_tables if table.name not in LEFT_OUT), SEARCH]
+    return _sorted(metadata)
+
+
+@cache
+def _sorted(declared: MetaData) -> tuple[Table, ...]:
+    return (*(table for table in declared.sorted_tables if table.name not in LEFT_OUT), SEARCH)
 
 
 def columns(table: Table) -> tuple[str, ...]:
@@ -71,12 +85,23 @@ def columns(table: Table) -> tuple[str, ...]:
     return tuple(str(column.name) for column in table.columns)
 
 
-def stream(connection: Any, dialect: Dialect, table: Table) -> Iterator[Sequence[Any]]:
-    """The rows of a table, one by one, in the order of their key."""
-    key: list[Any] = list(table.primary_key) or [
-        table.c.session_id if dialect.name != "sqlite" else literal_column("rowid")
-    ]
-    yield from _streamed(connection, dialect, select(*table.columns).order_by(*key))
+def stream(connection: Any, dialect: Dialect, table: Table, chosen: Chosen | None = None) -> Iterator[Sequence[Any]]:
+    """The rows of a table, one by one, in the order of their key; of some columns' values (not endings) only those."""
+    if chosen is None:
+        yield from _streamed(connection, dialect, _ordered(table, dialect.name, "", 0))
+        return
+    values = {f"value_{n}": value for n, value in enumerate(chosen.values)}
+    yield from _streamed(connection, dialect, _ordered(table, dialect.name, chosen.column, len(values)), values)
+
+
+@lru_cache(1000)
+def _ordered(table: Table, dialect: str, column: str, values: int) -> Query:
+    """The rows of a table in order; with `values`, those that have one of so many in a column."""
+    key: list[Any] = list(table.primary_key) or [table.c.session_id if dialect != "sqlite" else literal_column("rowid")]
+    query = select(*table.columns).order_by(*key)
+    if column:
+        query = query.where(or_(*(table.c[column] == bindparam(f"value_{n}") for n in range(values))))
+    return Query(query)
 
 
 def referred_blobs(connection: Any, dialect: Dialect) -> Iterator[tuple[str, bool]]:
@@ -86,18 +111,21 @@ def referred_blobs(connection: Any, dialect: Dialect) -> Iterator[tuple[str, boo
     needed = [select(column, literal_column("1")).where(column.is_not(None)) for column in referring]
     every = union_all(noted, *needed).subquery()
     found = select(every.c.name, func.max(every.c.needed)).group_by(every.c.name).order_by(every.c.name)
-    for name, is_needed in _streamed(connection, dialect, found):
+    for name, is_needed in _streamed(connection, dialect, Query(found)):
         yield name, bool(is_needed)
 
 
-def _streamed(connection: Any, dialect: Dialect, statement: Any) -> Iterator[Sequence[Any]]:
-    text, _ = Query(statement).text(dialect)
+def _streamed(
+    connection: Any, dialect: Dialect, query: Query, values: Mapping[str, Any] | None = None
+) -> Iterator[Sequence[Any]]:
+    text, carried = query.text(dialect)
+    values = {**carried, **(values or {})}
     if dialect.name == "sqlite":
-        yield from connection.execute(text)
+        yield from connection.execute(text, values)
         return
     with connection.cursor(name="celeriac_backup") as cursor:
         cursor.itersize = _FETCH
-        cursor.execute(text)
+        cursor.execute(text, values)
         yield from cursor
 
 

@@ -1,7 +1,7 @@
 """A backup as one file, to be carried elsewhere: a tar of its manifest and its objects, as they lie in the folder.
 
-What comes in is taken for hostile: only regular files of the names that a backup has are read, into a folder of their
-own, and nothing is taken over before all of it has been checked.
+What comes in is taken for hostile (`storage/tar.py`): only files of the names that a backup has are read, into a folder
+of their own, and nothing is taken over before all of it has been checked.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ import os
 import re
 import secrets
 import shutil
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from ...errors import BackupDamaged, BackupError, StorageError
+from .. import tar
+from . import wrapping
 from .manifest import ID
-from .store import IMPORTING, BackupStore
+from .store import AROUND, IMPORTING, MOST_MANIFEST, BackupStore
 
-_MEMBER: Final = re.compile(r"objects/([0-9a-f]{2})/(\1[0-9a-f]{62})")
+_OBJECT: Final = re.compile(r"objects/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _BACKUP: Final = ".backup"
 _COPY: Final = 1 << 20
+#: Objects that a backup may have to be read from a file.
+_MOST_OBJECTS: Final = 1_000_000
 
 
 def write(store: BackupStore, backup_id: str, names: Iterator[str], file: Path) -> int:
@@ -33,11 +36,10 @@ def write(store: BackupStore, backup_id: str, names: Iterator[str], file: Path) 
     try:
         with open(temporary, "xb") as stream:
             os.chmod(temporary, 0o600)
-            with tarfile.open(fileobj=stream, mode="w|") as tar:
-                tar.add(store.root / (backup_id + _BACKUP), backup_id + _BACKUP, recursive=False)
-                for name in dict.fromkeys(names):
-                    inside = f"objects/{name[:2]}/{name}"
-                    tar.add(store.root / inside, inside, recursive=False)
+            _add(stream, store.root, backup_id + _BACKUP)
+            for name in dict.fromkeys(names):
+                _add(stream, store.root, f"objects/{name[:2]}/{name}")
+            tar.finish(stream)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, file)
@@ -46,6 +48,12 @@ def write(store: BackupStore, backup_id: str, names: Iterator[str], file: Path) 
     finally:
         temporary.unlink(missing_ok=True)
     return file.stat().st_size
+
+
+def _add(stream: BinaryIO, root: Path, name: str) -> None:
+    with open(root / name, "rb") as source:
+        size = os.fstat(source.fileno()).st_size
+        tar.write(stream, name, size, iter(lambda: source.read(_COPY), b""))
 
 
 @contextmanager
@@ -58,34 +66,44 @@ def unpacked(store: BackupStore, file: Path) -> Iterator[tuple[BackupStore, str]
     folder.mkdir(mode=0o700)
     try:
         yield BackupStore(folder, store.keyring), _extracted(file, folder)
-    except (OSError, tarfile.TarError) as fault:
+    except (OSError, tar.TarRefused) as fault:
         raise BackupDamaged(f"{file} is no exported backup: {fault}") from fault
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _extracted(file: Path, folder: Path) -> str:
-    found = ""
-    with tarfile.open(file, mode="r|") as tar:
-        for member in tar:
-            backup_id = member.name.removesuffix(_BACKUP)
-            if not found and ID.fullmatch(backup_id) and member.name.endswith(_BACKUP):
-                found = backup_id
-            elif not found or not _MEMBER.fullmatch(member.name):
-                raise BackupDamaged(f"{file} is no exported backup: it has a member {member.name!r:.100}")
-            if not member.isreg():
-                raise BackupDamaged(f"{file}: {member.name} is no regular file")
-            source = tar.extractfile(member)
+    name = ""
+    with open(file, "rb") as source:
+        for _ in _members(source):  # all of it is looked through before anything is written
+            pass
+        for member in _members(source):
+            name = name or member.name
             path = folder / member.name
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with open(path, "xb") as stream:
-                while source is not None and (piece := source.read(_COPY)):
+                for piece in tar.pieces(source, member, _COPY):
                     stream.write(piece)
                 stream.flush()
                 os.fsync(stream.fileno())
-    if not found:
+    if not name:
         raise BackupDamaged(f"{file} is no exported backup: it is empty")
-    return found
+    return name.removesuffix(_BACKUP)
+
+
+def _members(source: BinaryIO) -> Iterator[tar.Member]:
+    """The manifest of a backup, then its objects. Raises TarRefused for anything else."""
+    begun = False
+
+    def most(name: str) -> int:
+        if begun:
+            return wrapping.MOST_BYTES + AROUND if _OBJECT.fullmatch(name) else 0
+        is_manifest = name.endswith(_BACKUP) and ID.fullmatch(name.removesuffix(_BACKUP))
+        return MOST_MANIFEST if is_manifest else 0
+
+    for member in tar.members(source, most, _MOST_OBJECTS):
+        begun = True
+        yield member
 
 
 def take_over(store: BackupStore, staged: BackupStore, backup_id: str) -> None:

@@ -27,6 +27,11 @@ COMPRESSIONS: Final[tuple[str, ...]] = get_args(Compression)
 #: Largest piece, in bytes: that of the largest blob, and room for what a row has around it.
 MOST_BYTES: Final = (1 << 30) + (1 << 24)
 
+#: A piece of more bytes than this is no larger than so many times what it was compressed to: bombs are refused before
+#: they are unpacked, and what would look like one is not compressed.
+FREE_BYTES: Final = 1 << 24
+MOST_RATIO: Final = 100
+
 _MARK: Final = b"CLK1"
 _HASH: Final = 32
 # how it is compressed; its length before that
@@ -38,7 +43,10 @@ _DEFLATE: Final = 6
 
 def wrap(data: bytes, compression: str, place: str, keyring: KeyRing | None) -> bytes:
     """The bytes to be written for a piece at a place."""
-    packed = _HEADER.pack(COMPRESSIONS.index(compression), len(data)) + _compressed(data, compression)
+    body = _compressed(data, compression)
+    if _is_bomb(len(data), len(body)):
+        body, compression = data, "none"
+    packed = _HEADER.pack(COMPRESSIONS.index(compression), len(data)) + body
     if keyring is not None:
         return keyring.seal(packed, place=place)
     return _MARK + _digest(place, packed) + packed
@@ -48,9 +56,7 @@ def unwrap(stored: bytes, place: str, keyring: KeyRing | None, most: int = MOST_
     """The piece of a place, of `most` bytes at most. Raises BackupDamaged, KeyMissing."""
     if is_sealed(stored):
         if keyring is None:
-            raise KeyMissing(
-                f"{place} of the backup is sealed with the key {key_of(stored, place)!r}, and none are set"
-            )
+            raise KeyMissing(f"{place} is sealed with the key {key_of(stored, place)!r}, and none are set")
         try:
             packed = keyring.open(stored, place=place)
         except SealBroken as fault:
@@ -59,9 +65,7 @@ def unwrap(stored: bytes, place: str, keyring: KeyRing | None, most: int = MOST_
         start = len(_MARK) + _HASH
         packed = stored[start:]
         if not stored.startswith(_MARK) or not hmac.compare_digest(stored[len(_MARK) : start], _digest(place, packed)):
-            raise BackupDamaged(
-                f"{place} of the backup is damaged: its bytes do not have the hash that they begin with"
-            )
+            raise BackupDamaged(f"{place} is damaged: its bytes do not have the hash that they begin with")
     return _expanded(packed, place, most)
 
 
@@ -79,14 +83,20 @@ def _compressed(data: bytes, compression: str) -> bytes:
     return data
 
 
+def _is_bomb(size: int, packed: int) -> bool:
+    return size > FREE_BYTES and size > MOST_RATIO * packed
+
+
 def _expanded(packed: bytes, place: str, most: int) -> bytes:
     """What was packed; never more bytes than it says itself, and than are allowed."""
     if len(packed) < _HEADER.size:
-        raise BackupDamaged(f"{place} of the backup is damaged: it is cut")
+        raise BackupDamaged(f"{place} is damaged: it is cut")
     codec, size = _HEADER.unpack_from(packed)
     if codec >= len(COMPRESSIONS) or size > most:
-        raise BackupDamaged(f"{place} of the backup claims {size:,} bytes in format {codec}; allowed: {most:,} bytes")
+        raise BackupDamaged(f"{place} claims {size:,} bytes in format {codec}; allowed: {most:,} bytes")
     body = memoryview(packed)[_HEADER.size :]
+    if _is_bomb(size, len(body)):
+        raise BackupDamaged(f"{place} claims {size:,} bytes out of {len(body):,}; allowed: {MOST_RATIO} times as many")
     try:
         if COMPRESSIONS[codec] == "zstd":
             options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG_MAX}
@@ -96,7 +106,7 @@ def _expanded(packed: bytes, place: str, most: int) -> bytes:
         else:
             data = bytes(body)
     except (zstd.ZstdError, zlib.error) as fault:
-        raise BackupDamaged(f"{place} of the backup is damaged: {fault}") from None
+        raise BackupDamaged(f"{place} is damaged: {fault}") from None
     if len(data) != size:
-        raise BackupDamaged(f"{place} of the backup is damaged: it does not have the {size:,} bytes that it claims")
+        raise BackupDamaged(f"{place} is damaged: it does not have the {size:,} bytes that it claims")
     return data

@@ -49,9 +49,11 @@ def _growing(inserting: Any) -> Query:
 _GROW = {"sqlite": _growing(sqlite.insert), "postgresql": _growing(postgresql.insert)}
 _COLUMNS = ("session_id", "number", "at", "mark", "body", "blob", "size", "turn")
 _ADD = Query(insert(history).values({c: bindparam(c) for c in _COLUMNS}))
-# It waits for who deletes the session, and holds off who would.
+# It waits for who deletes the session or puts it away, and holds off who would.
 _HOLD_SESSION = Query(
-    select(sessions.c.id).where(sessions.c.id == bindparam("session")).with_for_update(read=True, key_share=True)
+    select(sessions.c.id)
+    .where(sessions.c.id == bindparam("session"), sessions.c.status != literal_column("'archived'"))
+    .with_for_update(read=True, key_share=True)
 )
 _TURN = Query(select(_h.turn).where(_mine, _h.number == bindparam("wanted")))
 _LENGTH = Query(select(_c.entries).where(_c.session_id == bindparam("session")))
@@ -94,7 +96,7 @@ def append(
             admit(tx, size)
         start = last - len(chunk) + 1
         if start == 1 and tx.row(_HOLD_SESSION, session=session_id) is None:
-            raise SessionNotFound(f"no session {session_id!r}")
+            raise _refused(tx, session_id)
         rows = []
         for number, item in enumerate(chunk, start):
             blob = None

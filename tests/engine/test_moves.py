@@ -147,7 +147,7 @@ def _prepare(driver: Driver, status: str) -> Session:
 
 ALLOWED = {
     "active": {"pause", "resume", "cancel", "complete", "restore", "change", "checkpoint"},
-    "paused": {"pause", "resume", "cancel", "complete", "restore", "change", "checkpoint", "delete"},
+    "paused": {"pause", "resume", "cancel", "complete", "archive", "restore", "change", "checkpoint", "delete"},
     "completed": {"archive", "restore", "change", "checkpoint", "delete"},
     "failed": {"archive", "retry", "restore", "change", "checkpoint", "delete"},
     "cancelled": {"cancel", "archive", "retry", "restore", "change", "checkpoint", "delete"},

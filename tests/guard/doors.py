@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import inspect, text
 
 from celeriac import Plan, State, step
+from celeriac.orchestration.archives.archives import Archives
 from celeriac.orchestration.cache.door import CallersCache
 from celeriac.orchestration.guard.grants import Grants
 from celeriac.orchestration.history.histories import Histories
@@ -131,7 +132,20 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "run": lambda p: p.run("lru", keep=10**9),
         "stats": lambda p: p.stats(),
     },
-    Acting: {"research": lambda s: s.research("q", ["/"], out="/tmp/nowhere")},
+    Archives: {
+        **{name: (lambda a, name=name: getattr(a, name)(a.known)) for name in (
+            "create", "get", "show", "verify", "restore", "delete",
+        )},
+        "list": lambda a: a.list(),
+        "search": lambda a: a.search("secret"),
+        "open": lambda a: a.open(a.known).__enter__(),
+        "tidy": lambda a: a.tidy(),
+    },
+    Acting: {
+        "research": lambda s: s.research("q", ["/"], out="/tmp/nowhere"),
+        "erase": lambda s: s.erase(user="somebody", dry_run=True),
+        "receipts": lambda s: s.receipts(),
+    },
     StepState: {
         "get": lambda s: s.get("k"),
         "get_versioned": lambda s: s.get_versioned("k"),
@@ -149,13 +163,14 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
 #: What gives no data and changes none: parts of others, and what gives a handle that is checked itself.
 FREE: dict[type, set[str]] = {
     State: {"capabilities", "of_tenant", "with_access", "bound", "close", "place_of", "class_for", "write", "updating"},
-    Acting: {"sessions", "state", "cache", "grants", "migrations", "histories", "pruning"},
+    Acting: {"sessions", "state", "cache", "grants", "migrations", "histories", "pruning", "archives"},
     StepState: {"of"},
     Session: {"history"},
 }
 #: Doors that show what the caller may see, and so nothing to who may see nothing.
 NOTHING = {(Sessions, "list"), (Sessions, "search"), (Sessions, "active_count"), (Sessions, "cleanup_inactive"),
-           (Grants, "list"), (Grants, "refused"), (Migrations, "list"), (Histories, "list")}  # fmt: skip
+           (Grants, "list"), (Grants, "refused"), (Migrations, "list"), (Histories, "list"),
+           (Archives, "list"), (Archives, "search")}  # fmt: skip
 
 
 #: Doors that need more than read; and more than write.
@@ -168,11 +183,13 @@ WRITES: dict[type, set[str]] = {
     Migrations: {"run", "resume", "undo", "accept"},
     History: {"append", "add", "extend", "pour", "import_lines", "prune"},
     Acting: {"research"},
+    Archives: {"create", "restore"},
     StepState: {"set", "set_many", "delete", "clear", "update", "compare_and_set"},
 }  # fmt: skip
 ADMINS: dict[type, set[str]] = {
     Session: {"run", "reveal", "compact", "uncompact", "prune"}, Sessions: {"delete"}, Grants: {"add", "remove"},
     History: {"clear", "compact", "uncompact"}, Pruning: {"run", "stats"}, Histories: {"move"},
+    Archives: {"delete", "tidy"}, Acting: {"erase", "receipts"},
 }  # fmt: skip
 #: What another tenant does for itself.
 OWN: dict[type, set[str]] = {

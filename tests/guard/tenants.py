@@ -106,7 +106,7 @@ class Fuzz:
         self.look(session.output("keep"), tenant, "ctx.state")
         self._grant(acting, session.id)
         cached = acting._cache.key("oracle", prompt, permissions=held, tenant=tenant)
-        ids = {"session": session.id, "Sessions": session.id, "CallersCache": cached}
+        ids = {"session": session.id, "Sessions": session.id, "Archives": session.id, "CallersCache": cached}
         root = c.acting_as("root", tenant)
         root.state.set("custom:x", "k", {"n": 1, "told": canary(tenant, ())})
         self.known.append((tenant, user, {**ids, "Migrations": "0190a000"}))

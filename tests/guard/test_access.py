@@ -100,6 +100,7 @@ def fill(c: Celeriac, acting: Acting) -> dict[str, Any]:
         "CallersCache": key,
         "Migrations": run.run,
         "Histories": session.id,
+        "Archives": session.id,
     }
 
 

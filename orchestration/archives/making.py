@@ -1,0 +1,260 @@
+"""Putting a session away: everything into one file, read back and compared, then the rows go, all or none."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, BinaryIO, Final
+
+from sqlalchemy import bindparam, delete, select
+
+from ...errors import ArchiveError, BlobNotFound, SessionError, SessionNotFound, StorageError
+from ...storage import schema, sessions, tar
+from ...storage.archives import tables as rows
+from ...storage.archives.store import ArchiveStore
+from ...storage.backup import tables, wrapping
+from ...storage.backup.chunking import cut
+from ...storage.backup.manifest import BLOBS, FORMAT, HISTORIES, STATE, Manifest, Part, encode, hash_of, object_name
+from ...storage.backup.transactions import alone
+from ...storage.database import Query, Transaction
+from ...storage.histories.rows import hold
+from ...storage.tables import blobs as blob_rows
+from ...storage.tables import outbox, steps
+from ..backups.creating import BLOB_COLUMNS, blob_object, part_of
+from ..backups.source import STATE_COLUMNS, scope_rows
+from ..engine import Engine
+from ..states import after
+from . import owned
+from .settling import settle
+from .verifying import opened, read_back
+
+#: A session that changes while it is put away is read anew, so often in all.
+_TRIES: Final = 3
+_RUNNING = Query(
+    select(steps.c.name).where(steps.c.session_id == bindparam("session"), steps.c.status == "running").limit(1)
+)
+_DROP_HINTS = Query(delete(outbox).where(outbox.c.session_id == bindparam("session")))
+_BLOB = Query(select(*blob_rows.columns).where(blob_rows.c.hash == bindparam("wanted")))
+
+
+def folder(engine: Engine) -> ArchiveStore:
+    """The archives of an engine."""
+    return ArchiveStore(engine.settings.data_dir / "archives")
+
+
+def create(engine: Engine, session_id: str) -> rows.Row:
+    """Put a session away; gives where it is then.
+
+    Raises SessionError for one that is active, has running steps, or is in an archive; ArchiveError where it changes
+    again and again. Then it is as it was.
+    """
+    store = folder(engine)
+    with store.holding(session_id):
+        known = engine.database.write(lambda tx: _movable(tx, session_id))
+        store.clean(session_id, None)
+        for _ in range(_TRIES):
+            try:
+                made = _written(engine, store, session_id, known)
+                if _left(engine, made):
+                    break
+            except BlobNotFound:  # replaced while it was read
+                continue
+            except BaseException:
+                with contextlib.suppress(StorageError):  # nobody can say which file is needed: all stay
+                    store.clean(session_id, _file_of(engine, session_id))
+                raise
+            store.clean(session_id, None)
+        else:
+            raise ArchiveError(f"session {session_id} changes again and again while it is put away; try again later")
+        settle(engine, store, session_id)
+        found = engine.database.read(lambda tx: rows.get(tx, session_id))
+    if found is None:
+        raise SessionNotFound(f"no session {session_id!r}")
+    return found
+
+
+def _file_of(engine: Engine, session_id: str) -> str | None:
+    """The file of a session's archive. The row is locked first: that waits for a COMMIT that may be on its way."""
+
+    def work(tx: Transaction) -> str | None:
+        sessions.lock(tx, session_id)
+        found = rows.get(tx, session_id)
+        return None if found is None else found.file
+
+    return engine.database.write(work)
+
+
+def _movable(tx: Transaction, session_id: str) -> sessions.Hot:
+    """The row of a session that can be put away, locked: a COMMIT that may be on its way is waited for, even that of a
+    process that was killed. Raises SessionError.
+    """
+    hot = sessions.lock(tx, session_id)
+    if hot is None:
+        raise SessionNotFound(f"no session {session_id!r}")
+    if hot.status != "archived" or rows.get(tx, session_id) is not None:  # else it was put away without a file
+        after(hot.status, "archive", session_id)
+    running = tx.value(_RUNNING, session=session_id)
+    if running is not None:
+        raise SessionError(f"session {session_id} cannot be archived: its step {running!r} is still running")
+    return hot
+
+
+@dataclass(slots=True)
+class _Made:
+    """An archive that was written: what is in it, and what lies elsewhere."""
+
+    row: rows.Row
+    hot: sessions.Hot
+    manifest: Manifest
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Puts pieces into the spool of an archive, each once."""
+
+    spool: BinaryIO
+    archive: str
+    naming: bytes
+    engine: Engine
+    put: set[str] = field(default_factory=set)
+
+    def rows(self, data: bytes) -> str:
+        """Put a chunk of rows; gives its name."""
+        name = object_name("rows", data, self.naming)
+        self._add(name, data, "zstd")
+        return name
+
+    def blobs(self, names: Iterable[str]) -> Iterator[tuple[str, str, int]]:
+        """Put blobs as they lie there; gives name, the id of the key that it is sealed with, and bytes of each."""
+        store = self.engine.blobs
+        for name in names:
+            key = store.key_of(name) or ""
+            self._add(blob_object(self.naming, name, key), store.stored(name), "none")
+            yield name, key, store.size(name)
+
+    def _add(self, name: str, data: bytes, compression: str) -> None:
+        if name not in self.put:
+            self.put.add(name)
+            stored = wrapping.wrap(data, compression, f"object {name}", self.engine.keyring)
+            tar.write(self.spool, name, len(stored), [stored])
+
+
+def _written(engine: Engine, store: ArchiveStore, session_id: str, hot: sessions.Hot) -> _Made:
+    """Write a session's archive, and read it back."""
+    file = store.new(session_id)
+    sealed = engine.keyring is not None
+    naming = secrets.token_bytes(32) if sealed else b""
+    with contextlib.closing(store.spool(session_id)) as spool:
+        parts = _parts(engine, _Writer(spool, file, naming, engine), session_id, hot.tenant)
+        manifest = Manifest(
+            format=FORMAT,
+            id=file,
+            number=0,
+            kind="archive",
+            previous=None,
+            previous_hash=None,
+            created_at=time.time(),
+            label=session_id,
+            celeriac=version("celeriac"),
+            revision=schema.HEAD,
+            database=engine.database.dialect.name,
+            compression="zstd",
+            sealed=sealed,
+            naming=naming,
+            parts=tuple(parts),
+            written=spool.tell(),
+        )
+        stored = wrapping.wrap(encode(manifest), "zstd", f"manifest {file}", engine.keyring)
+        size = store.publish(file, stored, spool)
+    row = rows.Row(session_id, file, size, hash_of(stored), sealed, hot.status, 0.0)
+    with opened(engine, store, row) as archive:
+        if (found := read_back(archive)).problems:
+            raise StorageError(f"the archive of session {session_id} cannot be read back: {found.problems[0]}")
+    return _Made(row, hot, manifest)
+
+
+def _parts(engine: Engine, writer: _Writer, session_id: str, tenant: str) -> list[Part]:
+    database, of = engine.database, owned.choice(session_id, tenant)
+    parts: list[Part] = []
+    needed: set[str] = set()
+    with alone(database) as connection:
+        for table, chosen in owned.kept_tables(of):
+            found = tables.stream(connection, database.dialect, table, chosen)
+            part = part_of(str(table.name), tables.columns(table), _noting(table, found, needed), writer)
+            if part.rows:
+                parts.append(part)
+        tx = Transaction(connection.cursor(), database.dialect, database.codec)
+        noted = [row for name in sorted(needed) for row in tx.rows(_BLOB, wanted=name)]
+        parts.append(part_of("blobs", tables.columns(blob_rows), noted, writer))
+    parts.append(part_of(BLOBS, BLOB_COLUMNS, writer.blobs(sorted(needed)), writer))
+    place = owned.history_elsewhere(engine)
+    if place is not None:
+        parts.append(part_of(HISTORIES, owned.HISTORY_COLUMNS, owned.history_rows(place, session_id), writer))
+    if owned.has_state_elsewhere(engine):
+        scope = owned.scope(session_id, tenant)
+        parts.append(part_of(STATE, STATE_COLUMNS, scope_rows(engine.state.places.backend, scope), writer))
+    return parts
+
+
+def _noting(table: Any, found: Iterable[Any], needed: set[str]) -> Iterator[Any]:
+    """The rows, noting which blobs they refer to."""
+    place = tables.columns(table).index("blob") if "blob" in table.c else None
+    for row in found:
+        if place is not None and row[place] is not None:
+            needed.add(row[place])
+        yield row
+
+
+def _left(engine: Engine, made: _Made) -> bool:
+    """Let the rows go, if they are what the archive has: in one transaction; False if they are not any more."""
+    database, session_id = engine.database, made.hot.id
+    try:
+        with alone(database, write=True) as connection:
+            tx = Transaction(connection.cursor(), database.dialect, database.codec)
+            turn = engine.turn(tx, session_id)
+            hold(tx, session_id)
+            if turn.hot.status != made.hot.status or not _is_same(engine, connection, made):
+                return False
+            _movable(tx, session_id)
+            _go(connection, engine, tx, made)
+            hot = turn.hot
+            hot.status, hot.event_seq, hot.checkpoint_seq, hot.checkpoint_base = "archived", 0, 0, 0
+            hot.total_steps = hot.open_steps = hot.failed_steps = hot.stored_bytes = hot.stored_blobs = 0
+            about = {"from": made.row.status, "file": made.row.file, "bytes": made.row.bytes, "digest": made.row.digest}
+            turn.event("session.archived", component="archives", data=about)
+            turn.close()
+            tx.send_later()
+    except StorageError:
+        if _file_of(engine, session_id) != made.row.file:
+            raise
+        # else the COMMIT that seemed to break went in
+    engine.copies.forget(session_id)
+    for told in tx.after_commit:
+        told()
+    return True
+
+
+def _is_same(engine: Engine, connection: Any, made: _Made) -> bool:
+    """Whether the rows of the session, locked, are those of the archive, and what lies elsewhere is as long."""
+    dialect, manifest = engine.database.dialect, made.manifest
+    for table, chosen in owned.kept_tables(owned.choice(made.hot.id, made.hot.tenant)):
+        found = cut(tables.stream(connection, dialect, table, chosen))
+        names = [object_name("rows", data, manifest.naming) for _, data in found]
+        part = manifest.part(table.name)
+        if names != [chunk.name for chunk in (part.chunks if part is not None else ())]:
+            return False
+    place, part = owned.history_elsewhere(engine), manifest.part(HISTORIES)
+    return place is None or part is None or place.count(made.hot.id) == part.rows
+
+
+def _go(connection: Any, engine: Engine, tx: Transaction, made: _Made) -> None:
+    dialect, of = engine.database.dialect, owned.choice(made.hot.id, made.hot.tenant)
+    for table in tables.tables():
+        if table.name not in owned.STAYING:
+            tables.clear(connection, dialect, table, of)
+    tx.run(_DROP_HINTS, session=made.hot.id)
+    rows.add(tx, made.row)

@@ -1,0 +1,78 @@
+"""`celeriac archive` and `celeriac erase`, as a person or a program uses them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from interface.conftest import FAN_OUT, cli, folder, plan
+
+__all__ = ["cli", "folder"]
+Cli = Callable[..., Any]
+
+
+def told(result: Any, code: int = 0) -> Any:
+    """The JSON that a command printed."""
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def started(cli: Cli, folder: Path, *more: str) -> str:
+    """Run a session; gives its id."""
+    return str(told(cli("run", plan(folder, FAN_OUT), "--query", "parts", *more, "--json"))["id"])
+
+
+def test_a_session_is_archived_listed_shown_checked_and_restored(cli: Cli, folder: Path) -> None:
+    session = started(cli, folder, "--user", "ana")
+    before = told(cli("sessions", "show", session, "--json"))
+    made = told(cli("archive", "create", session[:20], "--json"))
+    assert (made["id"], made["status"]) == (session, "completed")
+    shown = told(cli("sessions", "show", session, "--json"))
+    assert shown["status"] == "archived" and shown["archive"]["file"] == made["file"] and before["archive"] is None
+    assert "celeriac archive show or restore" in cli("sessions", "show", session).stdout
+    assert told(cli("archive", "list", "--json")) == [made]
+    assert session[:13] in cli("archive", "list", "--search", "parts").stdout
+    assert told(cli("archive", "list", "--user", "lea", "--json")) == []
+    found = told(cli("archive", "show", session, "--json"))
+    assert found["session"] == before and found["results"]["join"] == before["result"]
+    assert "join" in cli("archive", "show", session).stdout
+    assert told(cli("archive", "verify", session, "--json"))["ok"] is True
+    assert "whole" in cli("archive", "verify", session).stdout
+    assert told(cli("archive", "restore", session, "--json")) == before
+    result = cli("archive", "restore", session)
+    assert result.exit_code == 2 and "in no archive: it is completed" in result.stderr
+    assert cli("archive", "create", session).stdout.startswith(f"{session}  archived")
+    (file,) = (folder / ".celeriac" / "archives").rglob("*.archive")
+    sound = file.read_bytes()
+    file.write_bytes(sound[:-1])
+    result = cli("archive", "verify", session)
+    assert result.exit_code == 1 and "damaged" in result.stderr
+    assert told(cli("archive", "verify", session, "--json"), 1)["ok"] is False
+    assert cli("archive", "restore", session).exit_code == 2
+    assert "pass --yes" in cli("archive", "delete", session).stderr
+    assert told(cli("archive", "delete", session, "--yes", "--json")) == {"deleted": [session]}
+    assert told(cli("archive", "list", "--json")) == [] and not file.exists()
+    assert told(cli("archive", "tidy", "--json")) == {"settled": 0, "files": 0}
+
+
+def test_a_user_is_erased_after_a_look_and_a_yes(cli: Cli, folder: Path) -> None:
+    session = started(cli, folder, "--user", "ana")
+    assert cli("backup", "create").exit_code == 0
+    dry = told(cli("erase", "--user", "ana", "--dry-run", "--json"))
+    assert dry["removed"]["sessions"] == 1 and dry["stays"][0]["place"] == "backup"
+    refused = cli("erase", "--user", "ana")
+    assert refused.exit_code == 2 and "pass --yes" in refused.stderr
+    receipt = told(cli("erase", "--user", "ana", "--yes", "--json"))
+    assert receipt["status"] == "done" and receipt["removed"]["sessions"] == 1
+    assert cli("sessions", "show", session).exit_code == 2
+    assert told(cli("erase", "receipts", "--json")) == [receipt]
+    assert receipt["id"] in cli("erase", "receipts").stdout
+    said = cli("erase", "--user", "ana", "--yes", "--rewrite-backups")
+    assert "backups made anew" in said.stdout and said.exit_code == 0
+    assert told(cli("erase", "--user", "ana", "--dry-run", "--json"))["stays"] == []
+    unknown = cli("erase", "--session", session, "--yes")
+    assert unknown.exit_code == 2 and unknown.stderr == f"celeriac: no session {session!r}\n"
+    assert "exactly one" in cli("erase", "--yes").stderr
+    assert told(cli("erase", "--user", "ana", "--tenant", "acme", "--yes", "--json"))["tenant"] == "acme"
