@@ -9,7 +9,20 @@ from typing import Any
 from sqlalchemy import Connection, inspect, text
 
 from ..errors import StorageError
-from . import access, agent_parts, maintenance, migration_runs, paces, reclaimed, removals, statistics
+from . import (
+    access,
+    agent_parts,
+    attached,
+    maintenance,
+    migration_runs,
+    paces,
+    reclaimed,
+    removals,
+    reuse,
+    statistics,
+    templates,
+    trees,
+)
 from .cache import tables as _cache
 from .database import Database
 from .histories import tables as _histories
@@ -28,12 +41,16 @@ DECLARED = (
     reclaimed,
     removals,
     statistics,
+    reuse,
+    attached,
+    templates,
+    trees,
     _cache,
     _histories,
     _states,
 )
 #: The newest revision in `migrations/versions`; a test holds the two together.
-HEAD = "0018"
+HEAD = "0019"
 #: Where Alembic finds them, also when the package is installed: package:folder.
 SCRIPTS = "celeriac.storage:migrations"
 

@@ -17,6 +17,7 @@ from ..orchestration.schemas import schemas
 from ..orchestration.sessions import Session, Sessions
 from ..orchestration.state.state import State
 from ..orchestration.streams import Waker
+from ..orchestration.templates import Templates
 
 if TYPE_CHECKING:
     from ..orchestration.keeping.pruning import Pruning
@@ -56,6 +57,11 @@ class Acting:
     def histories(self) -> Histories:
         """What is said in all sessions: listing it, and moving it to another place."""
         return Histories(self._engine, self.caller)
+
+    @property
+    def templates(self) -> Templates:
+        """Templates that sessions can be started from."""
+        return Templates(self._engine, self.caller)
 
     @property
     def grants(self) -> Grants:

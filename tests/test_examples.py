@@ -151,6 +151,12 @@ def test_the_page_on_histories_runs_as_it_stands(tmp_path: Path) -> None:
     run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
+def test_the_page_on_trees_runs_as_it_stands(tmp_path: Path) -> None:
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(blocks("docs/trees.md", "python")))
+    run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
+
+
 def test_the_page_on_backups_runs_as_it_stands(tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks("docs/backup.md", "python")))

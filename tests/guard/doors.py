@@ -12,6 +12,7 @@ from sqlalchemy import inspect, text
 
 from celeriac import Plan, State, step
 from celeriac.orchestration.cache.door import CallersCache
+from celeriac.orchestration.control import Order
 from celeriac.orchestration.guard.grants import Grants
 from celeriac.orchestration.history.histories import Histories
 from celeriac.orchestration.history.history import History
@@ -20,6 +21,7 @@ from celeriac.orchestration.schemas.runs import Migrations
 from celeriac.orchestration.session import Session
 from celeriac.orchestration.sessions import Sessions
 from celeriac.orchestration.state.stepstate import Held, StepState
+from celeriac.orchestration.templates import Templates
 from celeriac.storage.database import Database
 from celeriac.storage.states.protocol import Origin
 from celeriac.tasks.acting import Acting
@@ -53,6 +55,15 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "uncompact": lambda s: s.uncompact(),
         "prune": lambda s: s.prune("lru", keep=0),
         "cold": lambda s: list(s.cold()),
+        "fork": lambda s: s.fork(),
+        "branch": lambda s: s.branch("try"),
+        "parent": lambda s: s.parent,
+        **{name: (lambda s, name=name: getattr(s, name)()) for name in ("children", "path", "merge_conflicts")},
+        "merge": lambda s: s.merge(s.id),
+        "resolve": lambda s: s.resolve(1, "ours"),
+        "attach": lambda s: s.attach(s.id),
+        "detach": lambda s: s.detach(s.id),
+        "attached": lambda s: s.attached(),
     },
     Sessions: {
         "start": lambda s: s.start(PLAN),
@@ -61,6 +72,10 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "list": lambda s: s.list(),
         "search": lambda s: s.search("secret"),
         "delete": lambda s: s.delete(s.known),
+        "tree": lambda s: s.tree(s.known),
+        "current": lambda s: s.current(s.known),
+        "switch": lambda s: s.switch(s.known, s.known),
+        "compare": lambda s: s.compare(s.known, s.known),
         "cache_stats": lambda s: s.cache_stats(),
         "active_count": lambda s: s.active_count(),
         "cleanup_inactive": lambda s: s.cleanup_inactive(-1),
@@ -130,6 +145,13 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "run": lambda p: p.run("lru", keep=10**9),
         "stats": lambda p: p.stats(),
     },
+    Templates: {
+        "save": lambda t: t.save("mine", tags=["x"]),
+        "get": lambda t: t.get("weekly"),
+        "list": lambda t: t.list(),
+        "delete": lambda t: t.delete("weekly"),
+        "applied": lambda t: t.applied("weekly", None, Order()),
+    },
     Acting: {"research": lambda s: s.research("q", ["/"], out="/tmp/nowhere")},
     StepState: {
         "get": lambda s: s.get("k"),
@@ -148,7 +170,7 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
 #: What gives no data and changes none: parts of others, and what gives a handle that is checked itself.
 FREE: dict[type, set[str]] = {
     State: {"capabilities", "of_tenant", "with_access", "bound", "close", "place_of", "class_for", "write", "updating"},
-    Acting: {"sessions", "state", "cache", "grants", "migrations", "histories", "pruning"},
+    Acting: {"sessions", "state", "cache", "grants", "migrations", "histories", "pruning", "templates"},
     StepState: {"of"},
     Session: {"history"},
 }
@@ -160,8 +182,9 @@ NOTHING = {(Sessions, "list"), (Sessions, "search"), (Sessions, "active_count"),
 #: Doors that need more than read; and more than write.
 WRITES: dict[type, set[str]] = {
     Session: {"resolve_conflict", "pause", "resume", "cancel", "retry", "complete", "archive", "checkpoint", "mark",
-              "restore", "change", "add"},
-    Sessions: {"start", "create"},
+              "restore", "change", "add", "fork", "branch", "merge", "resolve",
+              "attach", "detach"},
+    Sessions: {"start", "create", "switch"},
     State: {"set", "set_many", "delete", "clear_scope", "update", "compare_and_set", "clear_with", "put_back"},
     CallersCache: {"put", "invalidate", "cleanup_expired", "prune"},
     Migrations: {"run", "resume", "undo", "accept"},
@@ -170,7 +193,8 @@ WRITES: dict[type, set[str]] = {
     StepState: {"set", "set_many", "delete", "clear", "update", "compare_and_set"},
 }  # fmt: skip
 ADMINS: dict[type, set[str]] = {
-    Session: {"run", "reveal", "compact", "uncompact", "prune"}, Sessions: {"delete"}, Grants: {"add", "remove"},
+    Session: {"run", "reveal", "compact", "uncompact", "prune"}, Templates: {"save", "delete"},
+    Sessions: {"delete"}, Grants: {"add", "remove"},
     History: {"clear", "compact", "uncompact"}, Pruning: {"run", "stats"}, Histories: {"move"},
 }  # fmt: skip
 #: What another tenant does for itself.
@@ -180,6 +204,7 @@ OWN: dict[type, set[str]] = {
     Grants: {"add"},
     Pruning: {"run"},
     Migrations: {"run", "dry_run"},
+    Templates: {"save"},
 }
 
 
