@@ -115,6 +115,10 @@ class SessionNotFound(CeleriacError):
     """No session with that id."""
 
 
+class TemplateNotFound(CeleriacError):
+    """No template of that name."""
+
+
 class StepNotFound(CeleriacError):
     """No step of that name in the session."""
 

@@ -1,7 +1,7 @@
 """`make bench`: durable steps per second beside bare Celery, on this machine, in this run; latencies, memory, growth.
 
     python bench/run.py [--rounds 5] [--without-postgresql]
-                        [--only steps,latency,peers,calls,growth,checkpoints,state,history,cache,guard,backup]
+                        [--only steps,latency,peers,calls,growth,checkpoints,state,history,trees,cache,guard,backup]
                         [--backup-megabytes 200]
 
 Rounds of the systems alternate, so that a slow moment of the machine hits all of them; medians and their ratios are
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--only", default="steps,latency,peers,calls,growth,checkpoints,state,history,cache,guard,backup"
+        "--only", default="steps,latency,peers,calls,growth,checkpoints,state,history,trees,cache,guard,backup"
     )
     parser.add_argument("--backup-megabytes", type=int, default=200)
     parser.add_argument("--without-postgresql", action="store_true")
@@ -83,6 +83,10 @@ def main() -> None:
             from history import measure as said
 
             said(base, options.rounds)
+        if "trees" in wanted:
+            from trees import measure as branched
+
+            branched(base, options.rounds)
         if "cache" in wanted:
             from cache import measure as cached
 

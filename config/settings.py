@@ -145,6 +145,9 @@ class Settings(Keeping):
         description="Results of more bytes than this are kept as blobs in data_dir, not in the database."
     )
     checkpoints_kept: Annotated[int, Field(ge=1)] = Field(description="Newest checkpoints that a session keeps.")
+    tree_depth: Annotated[int, Field(ge=1)] = Field(
+        description="Branches that may lie between a session and the root of its tree, itself counted."
+    )
     stream_events_kept: Annotated[int, Field(ge=1)] = Field(
         description="Newest events that a session's Redis stream keeps."
     )

@@ -22,6 +22,7 @@ COMMANDS = {
     "enqueue": "running:enqueue",
     "worker": "running:worker",
     "sessions": "sessions:sessions",
+    "templates": "templates:templates",
     "checkpoints": "checkpoints:checkpoints",
     "steps": "steps:steps",
     "state": "state:state",

@@ -36,7 +36,8 @@ permission_option = click.option(
 
 
 @click.command()
-@click.argument("plan", type=click.Path(path_type=Path))
+@click.argument("plan", required=False, type=click.Path(path_type=Path))
+@click.option("--template", metavar="NAME", help="Start from a template, which may have the plan.")
 @query_option
 @permission_option
 @session_options
@@ -47,7 +48,8 @@ permission_option = click.option(
 def run(
     ctx: click.Context,
     invocation: Invocation,
-    plan: Path,
+    plan: Path | None,
+    template: str | None,
     query: str,
     permissions: tuple[str, ...],
     user: str,
@@ -56,25 +58,35 @@ def run(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Run a PLAN (a YAML or JSON file) and follow it to its end.
+    """Run a PLAN (a YAML or JSON file), or that of a template, and follow it to its end.
 
     Exit codes: 0 completed, 1 failed, 2 bad input, 3 paused. Ctrl-C pauses the session.
     """
+    if plan is None and template is None:
+        raise BadInput("name a plan file, or a template with --template")
     with invocation.celeriac() as c, Interrupts() as interrupts:
         reach_broker(c)
-        session = _start_plan(c, plan, query, user, key, permissions, tags)
+        session = _start_plan(c, plan, query, user, key, permissions, tags, template)
         code = finish(c, session, Manner(as_json=as_json, quiet=quiet), interrupts)
     ctx.exit(code)
 
 
 def _start_plan(
-    c: Celeriac, file: Path, query: str, user: str, key: str | None, permissions: tuple[str, ...], tags: tuple[str, ...]
+    c: Celeriac,
+    file: Path | None,
+    query: str,
+    user: str,
+    key: str | None,
+    permissions: tuple[str, ...],
+    tags: tuple[str, ...],
+    template: str | None = None,
 ) -> Session:
     from ..orchestration.plans import Plan
 
     c.prepare()  # the agents first: a plan is checked against them
-    plan = Plan.from_file(file)
-    return c.sessions.start(plan, query, user=user, key=key, permissions=permissions or None, tags=tags)
+    plan = None if file is None else Plan.from_file(file)
+    held = permissions or None
+    return c.sessions.start(plan, query, user=user, key=key, permissions=held, tags=tags, template=template)
 
 
 @click.command()

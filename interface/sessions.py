@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
+from . import trees
 from .board import Board
 from .cache import savings
 from .following import Interrupts, Manner, finish, follow
+from .forking import fork
 from .invocation import Invocation, pass_invocation, reach_broker
 from .printing import SHORT_ID, clean, document, json_option, line, pairs, pretty, say, sized, table, when
 from .research import BadInput, quiet_option
@@ -27,6 +29,10 @@ session_argument = click.argument("session_id", metavar="ID")
 @click.group()
 def sessions() -> None:
     """Find, show, follow and steer sessions. An ID may be cut short while it is the only one that starts so."""
+
+
+for command in (fork, *trees.COMMANDS):
+    sessions.add_command(command)
 
 
 def filters(command: Any) -> Any:
@@ -269,11 +275,12 @@ def _go_on(
 
 @sessions.command()
 @click.argument("session_ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--recursive", is_flag=True, help="With all their branches.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @json_option
 @pass_invocation
-def delete(invocation: Invocation, session_ids: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Delete sessions with all that belongs to them, for good. An active one is refused."""
+def delete(invocation: Invocation, session_ids: tuple[str, ...], recursive: bool, yes: bool, as_json: bool) -> None:
+    """Delete sessions with all that belongs to them, for good. An active one is refused, as is one with branches."""
     with invocation.celeriac() as c:
         found = [c.sessions.get(one) for one in session_ids]
         if not yes:
@@ -284,7 +291,7 @@ def delete(invocation: Invocation, session_ids: tuple[str, ...], yes: bool, as_j
             if not click.confirm(f"Delete {len(found)} session{'s' if len(found) > 1 else ''}?", err=True):
                 raise click.exceptions.Exit(1)
         for session in found:
-            c.sessions.delete(session.id)
+            c.sessions.delete(session.id, recursive)
     if as_json:
         document({"deleted": [session.id for session in found]})
     else:

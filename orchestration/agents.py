@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import inspect
 import math
 import re
@@ -269,3 +271,16 @@ def granted(agent: Agent, held: Iterable[str] | None) -> frozenset[str]:
             f"it holds: {', '.join(sorted(has)) or 'none'}"
         )
     return declared & has
+
+
+def maker_of(agent: Agent, held: Iterable[str] | None) -> str:
+    """A hash over what decides, beside its request, what an agent answers: its version and what it is granted.
+
+    Raises PermissionMissing.
+    """
+    return _maker(agent.version, granted(agent, held))
+
+
+@functools.lru_cache(maxsize=4096)
+def _maker(version: str, permissions: frozenset[str]) -> str:
+    return hashlib.blake2b(serial.canonical([version, sorted(permissions)]), digest_size=12).hexdigest()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ..storage import findings as rows
 from ..storage import serial
-from ..storage.steps import Claimed
 from .agents import Finding
 from .turn import Turn
 
@@ -63,7 +62,23 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-def record(turn: Turn, c: Claimed, found: list[Finding], strategy: str) -> None:
+class Origin(Protocol):
+    """The step and claim that findings come from."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def agent(self) -> str: ...
+
+    @property
+    def epoch(self) -> int: ...
+
+
+def record(turn: Turn, c: Origin, found: list[Finding], strategy: str) -> None:
     """Write a step's findings and the conflicts that they raise with what is known; each conflict is an event.
 
     One conflict is raised for each pair of different values of a subject, not for each pair of findings.
@@ -93,6 +108,7 @@ def record(turn: Turn, c: Claimed, found: list[Finding], strategy: str) -> None:
                     "value": serial.encode(one.value, what="finding.value").decode(),
                     "confidence": one.confidence,
                     "evidence": serial.encode(one.evidence, what="finding.evidence").decode(),
+                    "sole": int(one.exclusive),
                 }
             ],
         )

@@ -17,6 +17,8 @@ from ..storage import serial
 from ..storage.database import Transaction
 from ..storage.histories.protocol import Item
 from ..storage.states.protocol import Origin
+from . import attached
+from .attached import Attached
 from .calls import Calls
 from .engine import Engine, Work
 from .guard.access import Caller, StateDoor
@@ -24,6 +26,7 @@ from .guard.doors import place_of
 from .guard.logs import guarded
 from .memory.memory import PersistentAgentState
 from .pausing import give_way
+from .session import Session
 from .state.opened import bound
 from .state.scopes import Scope
 from .state.state import State
@@ -145,6 +148,16 @@ class Context:
             self._work.held = Held(state, origin, again)
             self._state = StepState(state, Scope.agent(self.agent), self._work.held, origin)
         return self._state
+
+    @property
+    def attached(self) -> list[Attached]:
+        """The sessions that this one has attached, to be read as its user may. As `session`, not cached."""
+        self._work.private = True
+        _, _, user, _, tenant = self._work.session
+        caller = Caller(user, tenant)
+        return [
+            Attached(Session(self._engine, one, caller=caller)) for one in attached.ids(self._engine, self._session.id)
+        ]
 
     def call(self, agent: str, request: Any = None, *, name: str | None = None) -> Any:
         """Have another agent answer a request, once: a durable call. Gives its data; in an async agent, await it.

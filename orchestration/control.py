@@ -10,7 +10,7 @@ from typing import Any
 from uuid_utils.compat import uuid7
 
 from ..errors import SessionError
-from ..storage import bulk, checkpoints, events, graph, listing, migration_runs, results, session_state, sessions
+from ..storage import bulk, checkpoints, events, graph, listing, migration_runs, results, session_state, sessions, trees
 from ..storage.archives import tables as archives
 from ..storage.archives.store import ArchiveStore
 from ..storage.database import Transaction
@@ -49,6 +49,8 @@ class Order:
     correlation_id: str | None = None
     tenant: str = ""
     agent: str = ""
+    #: Called in the turn that makes the session, with its plan, in the place of `begin`.
+    opened: Callable[[Turn, Plan | None], list[events.Hint]] | None = None
 
 
 def start(engine: Engine, plan: Plan | None, order: Order) -> str:
@@ -84,7 +86,7 @@ def start(engine: Engine, plan: Plan | None, order: Order) -> str:
         _insert(tx, session_id, order, plan, fingerprint, texts)
         turn = engine.turn(tx, session_id)
         turn.event("session.created", component="sessions", data={"plan": plan.name if plan else None})
-        written[:] = _begin(engine, turn, plan) if plan else []
+        written[:] = order.opened(turn, plan) if order.opened else begin(engine, turn, plan) if plan else []
         turn.close()
         return session_id, written
 
@@ -175,8 +177,9 @@ def _insert(
     listing.index(tx, session_id, "\n".join((order.query, order.title, notes)), fresh=True)
 
 
-def _begin(engine: Engine, turn: Turn, plan: Plan) -> list[events.Hint]:
-    settling = engine.settling(turn)
+def begin(engine: Engine, turn: Turn, plan: Plan, settling: Settling | None = None) -> list[events.Hint]:
+    """Add the steps of a plan to a session without any, and let begin what can."""
+    settling = settling or engine.settling(turn)
     settling.begin(plan.steps)
     return _settle(engine, turn, settling)
 
@@ -205,7 +208,7 @@ def add_plan(engine: Engine, session_id: str, plan: Plan) -> None:
         sessions.put_document(turn.tx, session_id, "plan", text)
         sessions.set_plan(turn.tx, session_id, plan.name, fingerprint)
         turn.event("session.planned", component="sessions", data={"plan": plan.name})
-        return _begin(engine, turn, plan)
+        return begin(engine, turn, plan)
 
     _in_turn(engine, session_id, work)
 
@@ -342,6 +345,16 @@ def archive(engine: Engine, session_id: str) -> None:
     create(engine, session_id)
 
 
+def _check_leaf(tx: Transaction, session_id: str) -> None:
+    """Branches share what their parent has: it stays while there are any."""
+    below = trees.children(tx, session_id)
+    if below:
+        raise SessionError(
+            f"session {session_id} has {len(below)} branches, the first {below[0].session_id}; delete them first, or "
+            "all of it with recursive=True"
+        )
+
+
 def delete(engine: Engine, session_id: str) -> None:
     """Delete a session with all its rows and the blobs that only it refers to. Raises SessionError while it is
     active.
@@ -364,8 +377,10 @@ def delete(engine: Engine, session_id: str) -> None:
 
 
 def erasable(engine: Engine, tx: Transaction, session_id: str) -> sessions.Hot:
-    """Lock a session that is to be deleted. Raises SessionNotFound."""
-    return engine.turn(tx, session_id).hot
+    """Lock a session that is to be deleted. Raises SessionNotFound, and SessionError while it has branches."""
+    hot = engine.turn(tx, session_id).hot
+    _check_leaf(tx, session_id)
+    return hot
 
 
 def erase(engine: Engine, tx: Transaction, session_id: str, tenant: str) -> None:
@@ -395,6 +410,7 @@ __all__ = [
     "Order",
     "add_plan",
     "archive",
+    "begin",
     "cancel",
     "checkpoint",
     "checkpoint_number",

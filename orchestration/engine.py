@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import Settings
 from ..errors import CeleriacError, SessionNotFound
-from ..storage import checkpoints, events, graph, messages, ready, results, serial, sessions, steps
+from ..storage import checkpoints, events, graph, messages, ready, results, serial, steps
 from ..storage.blobs import BlobStore
 from ..storage.cache import counters
 from ..storage.database import Call, Database, Row, Transaction
@@ -24,7 +23,6 @@ from ..storage.faults import point
 from ..storage.histories.opening import open_place
 from ..storage.keys.codec import Codec
 from ..storage.presence import Presence
-from ..storage.sessions import Identity
 from . import conflicts, quotas
 from .agents import AgentOutput, Registry
 from .bell import Bell
@@ -36,10 +34,12 @@ from .memory import remembering
 from .memory.memory import PersistentAgentState
 from .outputs import Outputs, Recent
 from .references import render
+from .reuse import Known, Reuse, made_by
 from .session_cache import SessionCache
 from .state import stepstate
 from .state.opened import OpenedState, bound
 from .state.state import State
+from .trees.lines import Trees
 from .turn import Turn, once
 from .work import Lost, Next, Work, lost
 
@@ -78,7 +78,8 @@ class Engine:
         #: Told after each commit that added events: (session id, number of the last event).
         self.listeners: list[Callable[[str, int], None]] = []
         self.hints = Hints()
-        self._identities: OrderedDict[str, tuple[Identity, list[str] | None]] = OrderedDict()
+        self.trees = Trees(self)
+        self._known = Known()
         self._recent = Recent()
 
     def state_for(self, caller: Caller) -> State:
@@ -110,20 +111,9 @@ class Engine:
 
     def settling(self, turn: Turn) -> Settling:
         """What carries ends of steps on, inside a turn."""
-        identity, _ = self._identity(turn.tx, turn.hot.id)
-        return Settling(turn, self.registry, self.blobs, identity, self.settings.queue, self._recent)
-
-    def _identity(self, tx: Transaction, session_id: str) -> tuple[Identity, list[str] | None]:
-        known = self._identities.get(session_id)
-        if known is None:
-            identity = sessions.identity(tx, session_id)
-            if identity is None:
-                raise SessionNotFound(f"no session {session_id!r}")
-            held = sessions.document(tx, session_id, "permissions")
-            known = self._identities[session_id] = (identity, serial.decode(held) if held else None)
-            if len(self._identities) > 1000:
-                self._identities.popitem(last=False)
-        return known
+        lasting = self._known.of(turn.tx, turn.hot.id)
+        reuse = Reuse(self, lasting, lasting.fork) if lasting.fork is not None else None
+        return Settling(turn, self.registry, self.blobs, lasting.identity, self.settings.queue, self._recent, reuse)
 
     def note(self, session_id: str, component: str, rows: list[tuple[str, Any]]) -> None:
         """Append events (type, data) to a session. Raises SessionNotFound."""
@@ -204,13 +194,14 @@ class Engine:
     def _load(
         self, tx: Transaction, claimed: steps.Claimed, whole: bool = True, just: tuple[str, bytes] | None = None
     ) -> Work:
-        identity, permissions = self._identity(tx, claimed.session_id)
+        lasting = self._known.of(tx, claimed.session_id)
         body = serial.decode(graph.input_of(tx, claimed.session_id, claimed.number, claimed.input))
         blobs = self.blobs if whole else None
-        lookup = Outputs(tx, blobs, identity, claimed.name, body.get("item"), self._recent, just)
+        lookup = Outputs(tx, blobs, lasting.identity, claimed.name, body.get("item"), self._recent, just)
         asked = body.get("request")
         request = doors.opened(self.guard, asked if body.get("literal") else render(asked, lookup), claimed.session_id)
-        return Work(claimed, identity, request, permissions, may_cache=body.get("cache") is not False)
+        may_cache, forked = body.get("cache") is not False, lasting.fork is not None
+        return Work(claimed, lasting.identity, request, lasting.permissions, may_cache=may_cache, forked=forked)
 
     def agent_state(self, work: Work) -> PersistentAgentState:
         """The memory of the step's agent in this session; changes to it are recorded with the step's result."""
@@ -228,12 +219,13 @@ class Engine:
         doors.guard_output(self.guard, work, output)
         data = serial.encode(output.data, what=f"output of {c.name}", limit=self.settings.max_result_bytes)
         stored = quotas.store(self, c.session_id, data)
+        maker, added = made_by(self.registry, work, output)
         self._recent.keep(c.session_id, c.number, c.epoch, data)
         first = [steps.finishing(c, cached=work.hit is not None)]
         # What waits for this step will wait for new ones too; for a call nothing waits.
         if not (output.add_steps or work.inline):
             first.append(graph.counting_down(self.database.dialect.name, c.session_id, c.number))
-            if carry:
+            if carry and not work.forked:  # in a fork, what is ready is not claimed before it was looked for
                 first.append(steps.claiming(c.session_id, self.presence.claim(), self.settings.lease_seconds, queue))
 
         def record(turn: Turn) -> _Recorded:
@@ -241,7 +233,8 @@ class Engine:
             if not mine:
                 raise lost(c)
             quotas.count(self, turn, stored)
-            results.record(turn.tx, self.blobs, c.session_id, c.number, c.epoch, stored, output.confidence, output.cost)
+            figures = (output.confidence, output.cost, maker, added)
+            results.record(turn.tx, self.blobs, c.session_id, c.number, c.epoch, stored, *figures)
             if work.hit is not None:
                 counters.save(turn.tx, c, work.hit.entry.seconds, work.hit.entry.cost)
             self.write_partials(turn, work)
@@ -270,7 +263,7 @@ class Engine:
 
     def owner_of(self, tx: Transaction, session_id: str) -> tuple[str, str]:
         """Whose session it is: tenant and user."""
-        _, _, user, _, tenant = self._identity(tx, session_id)[0]
+        _, _, user, _, tenant = self._known.of(tx, session_id).identity
         return tenant, user
 
     def fail(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BlobDamaged, BlobNotFound, CeleriacError, PlanError, StorageError
 from ..storage import calls, graph, serial, steps
@@ -17,6 +17,9 @@ from .plans import Step, check_steps
 from .references import Lookup, holds, resolve
 from .rows import Rows, as_step, check_agents, step_from
 from .turn import Turn
+
+if TYPE_CHECKING:
+    from .reuse import Reuse
 
 #: A fan-out over more items than this is refused: it would be one transaction of as many rows.
 MOST_ITEMS = 100_000
@@ -44,6 +47,7 @@ class Settling:
         session: Identity,
         queue: str,
         recent: Recent | None = None,
+        reuse: Reuse | None = None,
     ) -> None:
         self._turn = turn
         self._registry = registry
@@ -52,6 +56,9 @@ class Settling:
         self._queue = queue
         self._recent = recent
         self._ended: list[tuple[int, bool, list[graph.Unblocked] | None]] = []
+        #: In a fork: what steps may take over instead of being run, and those that became ready and were not asked yet.
+        self.reuse = reuse
+        self._fresh: list[tuple[int, str, int]] = []
         #: How many steps became ready, by queue: (count, highest priority).
         self.ready: dict[str, tuple[int, int]] = {}
 
@@ -106,6 +113,15 @@ class Settling:
 
     def run(self) -> None:
         """Follow all that has ended to its end."""
+        self._follow()
+        while self._fresh and self.reuse is not None:
+            fresh, self._fresh = self._fresh, []
+            for number, queue, priority in fresh:
+                if not self.reuse.take(self, self._turn, number):
+                    self._count(queue, priority)
+            self._follow()
+
+    def _follow(self) -> None:
         while self._ended:
             number, failed, freed = self._ended.pop()
             if freed is None:
@@ -117,7 +133,7 @@ class Settling:
         """Decide what becomes of a step that waits for nothing more."""
         turn, tx, session_id = self._turn, self._turn.tx, self._turn.hot.id
         if one.status == "ready":
-            self._count_ready(one.queue, one.priority)
+            self._is_ready(one.number, one.queue, one.priority)
         elif one.status == "waiting":
             if one.doomed:
                 self._end(one, "failed", f"a member of {one.name} failed")
@@ -133,9 +149,15 @@ class Settling:
                     raise
                 self._end(one, "failed", f"{type(fault).__name__}: {fault}")
         elif graph.make_ready(tx, session_id, one.number, turn.held):
-            self._count_ready(one.queue, one.priority)
+            self._is_ready(one.number, one.queue, one.priority)
 
-    def _count_ready(self, queue: str, priority: int) -> None:
+    def _is_ready(self, number: int, queue: str, priority: int) -> None:
+        if self.reuse is not None:
+            self._fresh.append((number, queue, priority))
+        else:
+            self._count(queue, priority)
+
+    def _count(self, queue: str, priority: int) -> None:
         count, highest = self.ready.get(queue, (0, 0))
         self.ready[queue] = (count + 1, max(highest, priority))
 
@@ -157,7 +179,7 @@ class Settling:
         elif one.kind in GROUPS:
             self._expand(one, body, lookup)
         elif graph.make_ready(tx, session_id, one.number, self._turn.held):
-            self._count_ready(one.queue, one.priority)
+            self._is_ready(one.number, one.queue, one.priority)
 
     def _expand(self, group: graph.Unblocked, body: dict[str, Any], lookup: Lookup) -> None:
         template = step_from(body["step"])
@@ -206,7 +228,7 @@ class Settling:
         turn.hot.open_steps += len(rows.steps)
         for row in rows.steps:
             if row["status"] == "ready":
-                self._count_ready(row["queue"], row["priority"])
+                self._is_ready(row["number"], row["queue"], row["priority"])
             elif not row["pending"]:
                 columns = {c: row.get(c, 0) for c in graph.Unblocked.__slots__}
                 self.consider(graph.Unblocked(**columns))

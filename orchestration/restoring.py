@@ -13,6 +13,7 @@ from ..storage.states.protocol import Origin
 from .engine import Engine
 from .state.scopes import Scope
 from .states import after
+from .trees import states
 from .turn import Turn
 
 _CHECKPOINT = re.compile(r"(?P<session>[0-9a-f-]{36}):(?P<number>[0-9]{1,9})")
@@ -60,6 +61,7 @@ def restore(engine: Engine, session_id: str, checkpoint_id: str | int) -> str:
     SessionError for an archived session or while steps are running.
     """
     number = checkpoint_number(session_id, checkpoint_id)
+    states.thaw(engine, session_id)
 
     def work(turn: Turn) -> str:
         tx, hot = turn.tx, turn.hot
@@ -127,6 +129,8 @@ def _put_back_values(
 ) -> int:
     """Put the session's own keyed state back; gives how many of its keys that changes."""
     hot = turn.hot
+    if states.restored(engine, turn, number):
+        return len(state.values or {})
     if state.values is None or not (state.values or before.values):
         return 0  # an older Celeriac, which kept none, wrote it; or there is none
     origin = Origin("restore", hot.correlation_id, hot.id)

@@ -14,8 +14,8 @@ from . import control, streams
 from .describing import change
 from .guard.access import needs
 from .guard.doors import place_of
+from .kin import Kin
 from .plans import Plan
-from .session_reads import SessionReads
 from .sizes import document_text
 from .turn import Turn
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .keeping.pruning import Pruned
 
 
-class Session(SessionReads):
+class Session(Kin):
     """A handle on one session: following it, and what can be done to it."""
 
     @functools.cached_property

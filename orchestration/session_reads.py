@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from ..errors import SessionNotFound, StepNotFound
+from ..errors import SealBroken, SessionNotFound, StepNotFound
 from ..storage import agent_parts, checkpoints, findings, graph, results, serial, sessions
 from ..storage.cache import counters
 from ..storage.database import Transaction
@@ -265,7 +266,11 @@ class SessionReads:
 
         Raises SealBroken for a field of another session, and KeyMissing.
         """
-        return self._engine.guard.reveal(value, place_of(self.id))
+        guard, line = self._engine.guard, self._engine.trees.line(self.id)
+        for part in reversed(line[:-1]):  # a branch shares what was sealed for those above it
+            with contextlib.suppress(SealBroken):
+                return guard.reveal(value, place_of(part.session_id))
+        return guard.reveal(value, place_of(self.id))
 
     @needs("read")
     def to_dict(self, details: bool = True) -> dict[str, Any]:

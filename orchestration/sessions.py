@@ -20,6 +20,8 @@ from .plans import Plan
 from .session import Session
 from .sizes import check_text, mapping, words
 from .states import SESSION_STATES
+from .templates import Templates
+from .trees import branching
 from .views import Page
 
 #: The largest page that `list` gives.
@@ -65,9 +67,10 @@ class Sessions:
 
     def start(
         self,
-        plan: Plan,
+        plan: Plan | None = None,
         query: str = "",
         *,
+        template: str | None = None,
         user: str = "",
         key: str | None = None,
         permissions: Iterable[str] | None = None,
@@ -80,7 +83,8 @@ class Sessions:
         metadata: Mapping[str, Any] | None = None,
         file_paths: Sequence[str | Path] = (),
     ) -> Session:
-        """Start a session on a plan; its steps run as soon as a worker is free.
+        """Start a session on a plan; its steps run as soon as a worker is free. A `template` gives what is left out:
+        plan, preferences by key, and tags; and what its state begins with.
 
         `user` is whose it is: the caller's principal where none is named; for another's, access asks for admin on
         `session:*`. `key` is an idempotency key: the same key gives the same session. `permissions` are those that the
@@ -100,6 +104,11 @@ class Sessions:
             metadata=metadata,
             file_paths=file_paths,
         )
+        if template is not None:
+            plan, order = Templates(self._engine, self._caller).applied(template, plan, order)
+        if plan is None:
+            named = f"; template {template!r} has no plan" if template is not None else ""
+            raise SessionError(f"a session that is started needs a plan{named}")
         return self._started(plan, order)
 
     def create(
@@ -108,12 +117,17 @@ class Sessions:
         user: str = "",
         preferences: Mapping[str, Any] | None = None,
         tags: Sequence[str] = (),
+        template: str | None = None,
         **more: Any,
     ) -> Session:
         """A session without a plan: active, phase `initializing`. `session.run(plan)` starts it; `session.send_message`
-        makes it a conversation with the `agent` that `more` names. The others of `more` as in `start`.
+        makes it a conversation with the `agent` that `more` names. The others of `more` and `template` as in `start`;
+        the plan of a template is left aside.
         """
-        return self._started(None, _order(query=query, user=user, preferences=preferences, tags=tags, **more))
+        order = _order(query=query, user=user, preferences=preferences, tags=tags, **more)
+        if template is not None:
+            _, order = Templates(self._engine, self._caller).applied(template, None, order)
+        return self._started(None, order)
 
     def get(self, session_id: str) -> Session:
         """The session with that id, or with the only id that starts so. Raises SessionNotFound."""
@@ -194,11 +208,51 @@ class Sessions:
         """Sessions whose query, title or notes hold all these words (the last one may be the start of a word)."""
         return self.list(words=words, **filters)
 
-    def delete(self, session_id: str) -> None:
-        """Delete a session that is not active, with everything that belongs to it."""
-        self._handle(session_id)._require("admin")
-        control.delete(self._engine, session_id)
-        self._engine.copies.forget(session_id)
+    def delete(self, session_id: str, recursive: bool = False) -> None:
+        """Delete a session that is not active, with everything that belongs to it; with `recursive` also its branches,
+        and theirs. Raises SessionError for one that has branches without it.
+        """
+
+        def may(one: str) -> None:
+            self._handle(one)._require("admin")
+
+        for one in branching.delete(self._engine, session_id, recursive, may):
+            self._engine.copies.forget(one)
+
+    def tree(self, session_id: str) -> dict[str, Any]:
+        """The whole tree that a session is in: {id, parent, name, description, creator, status, at, entries, merged,
+        current, created_at, children}; of sessions that the caller may not read only ids and children.
+        """
+        access, caller = self._engine.access, self._caller
+        self._handle(session_id)._require("read")
+        return branching.tree(
+            self._engine, session_id, lambda one: access.allows(caller, "read", f"session:{one}", owner=None)
+        )
+
+    def current(self, session_id: str) -> Session:
+        """The current session of the tree that a session is in: the root until another one was switched to."""
+        self._handle(session_id)._require("read")
+        root = branching.root_of(self._engine, session_id)
+        return self._handle(self._engine.database.read(lambda tx: branching.current_in(tx, root)))
+
+    def switch(self, source: str, target: str) -> Session:
+        """Make another session of the same tree the current one; gives it. Raises SessionError."""
+        for one in (source, target):
+            self._handle(one)._require("write")
+        self._handle(branching.root_of(self._engine, source))._require("write")  # which says which one is current
+        branching.switch(self._engine, source, target)
+        return self._handle(target)
+
+    def compare(self, a: str, b: str) -> dict[str, Any]:
+        """What two sessions differ in: {a, b, common, history: {shared, a, b}, state: [{key, a, b}], results: [{step,
+        a, b}]}. `common` is the nearest session that both come from; `a` and `b` are the entries that only one has.
+        """
+        from .trees.comparing import compare
+
+        handles = self._handle(a), self._handle(b)
+        for one in handles:
+            one._require("read")
+        return compare(self._engine, self._engine.state_for(self._caller), *handles)
 
     def cache_stats(self) -> dict[str, Any]:
         """What this process keeps of sessions at hand: entries, most_entries, bytes, hits, misses, hit_rate."""

@@ -36,6 +36,8 @@ class Work:
     held: Held | None = None
     #: Whether the plan lets it be answered from the cache of results.
     may_cache: bool = True
+    #: Its session is a fork, whose steps may take over what others gave.
+    forked: bool = False
     #: The agent looked at what is its session's own: what it gives is not for others.
     private: bool = False
     #: It is a durable call, which the worker makes within the step that asks for it.

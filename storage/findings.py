@@ -39,6 +39,7 @@ _ADD = Query(
                 "value",
                 "confidence",
                 "evidence",
+                "sole",
             )
         }
         | {"created_at": now()}
@@ -56,6 +57,11 @@ _ALL = Query(
     select(*_FIELDS)
     .select_from(findings.join(steps, _COUNTS))
     .where(_f.session_id == bindparam("session"))
+    .order_by(_f.id)
+)
+_OF_RESULT = Query(
+    select(*_FIELDS, _f.sole)
+    .where(_f.session_id == bindparam("session"), _f.number == bindparam("step"), _f.epoch == bindparam("at"))
     .order_by(_f.id)
 )
 _ADD_CONFLICT = Query(
@@ -139,6 +145,12 @@ def about(tx: Transaction, session_id: str, subject: str) -> list[dict[str, Any]
 def all_of(tx: Transaction, session_id: str) -> list[dict[str, Any]]:
     """All findings of a session in the order in which they came."""
     return [_finding(tx, session_id, row) for row in tx.rows(_ALL, session=session_id)]
+
+
+def of_result(tx: Transaction, session_id: str, number: int, epoch: int) -> list[dict[str, Any]]:
+    """The findings that came with one result, in order; also whether they are `exclusive`."""
+    rows = tx.rows(_OF_RESULT, session=session_id, step=number, at=epoch)
+    return [{**_finding(tx, session_id, row[:-1]), "exclusive": bool(row[-1])} for row in rows]
 
 
 def add_conflicts(tx: Transaction, rows: list[dict[str, Any]]) -> None:

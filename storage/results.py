@@ -22,7 +22,21 @@ from .tables import blobs, checkpoint_blobs, partial_results, results, steps
 _r = results.c
 _INSERT = Query(
     insert(results).values(
-        {c: bindparam(c) for c in ("session_id", "number", "epoch", "body", "blob", "size", "confidence", "cost")}
+        {
+            c: bindparam(c)
+            for c in (
+                "session_id",
+                "number",
+                "epoch",
+                "body",
+                "blob",
+                "size",
+                "confidence",
+                "cost",
+                "maker",
+                "added",
+            )
+        }
     )
 )
 # Held until the transaction ends, these locks let a blob's file be deleted only while no result that names it is on its
@@ -39,7 +53,13 @@ _GET = Query(
         _r.session_id == bindparam("session"), _r.number == bindparam("step"), _r.epoch == bindparam("at")
     )
 )
+_PAST = Query(
+    select(_r.body, _r.blob, _r.size, _r.confidence, _r.cost, _r.maker, _r.added).where(
+        _r.session_id == bindparam("session"), _r.number == bindparam("step"), _r.epoch == bindparam("at")
+    )
+)
 _BODY = "results.body"
+_ADDED = "results.added"
 _COUNTS = and_(steps.c.session_id == _r.session_id, steps.c.number == _r.number, steps.c.result_epoch == _r.epoch)
 
 
@@ -51,10 +71,7 @@ class Stored:
 
     data: bytes
     blob: str | None
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
+    size: int
 
 
 def store(data: bytes, blobs_: BlobStore, inline: int) -> Stored:
@@ -62,8 +79,8 @@ def store(data: bytes, blobs_: BlobStore, inline: int) -> Stored:
     transaction.
     """
     if len(data) <= inline:
-        return Stored(data, None)
-    return Stored(data, blobs_.put(data))
+        return Stored(data, None, len(data))
+    return Stored(data, blobs_.put(data), len(data))
 
 
 def hold_blob(tx: Transaction, blob: str, size: int) -> None:
@@ -88,13 +105,59 @@ def record(
     stored: Stored,
     confidence: float | None,
     cost: float | None,
+    maker: str | None = None,
+    added: str | None = None,
 ) -> None:
-    """Insert the one result of a claim; the primary key refuses a second."""
+    """Insert the one result of a claim; the primary key refuses a second.
+
+    `maker` tells what made it (see `orchestration.agents.maker_of`), `added` are the steps that came with it (JSON).
+    """
     if stored.blob is not None:
         refer_to(tx, blobs_, stored.blob, stored.data)
     values = {"session_id": session_id, "number": number, "epoch": epoch, "blob": stored.blob, "size": stored.size}
     body = tx.seal(stored.data.decode(), _BODY, session_id, number, epoch) if stored.blob is None else None
-    tx.later(_INSERT, [{**values, "body": body, "confidence": confidence, "cost": cost}])
+    values |= {"body": body, "confidence": confidence, "cost": cost, "maker": maker}
+    tx.later(_INSERT, [{**values, "added": tx.seal(added, _ADDED, session_id, number, epoch)}])
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A recorded result whole: JSON bytes, or the blob that holds them."""
+
+    body: bytes | None
+    blob: str | None
+    size: int
+    confidence: float | None
+    cost: float | None
+    maker: str | None
+    added: str | None
+
+    def data(self, blobs_: BlobStore) -> bytes:
+        """Its JSON. Raises StorageError for a blob that cannot be read."""
+        return blobs_.get(self.blob) if self.blob is not None else self.body or b"null"
+
+
+def past(tx: Transaction, session_id: str, number: int, epoch: int) -> Past | None:
+    """The result of a claim; None if there is none, or its blob is gone. The blob stays until the transaction ends."""
+    row = tx.row(_PAST, session=session_id, step=number, at=epoch)
+    if row is None or (row[1] is not None and tx.row(_KEEP_BLOB, wanted=row[1]) is None):
+        return None
+    key = (session_id, number, epoch)
+    body = tx.open(row[0], _BODY, *key)
+    _, blob, size, confidence, cost, maker, added = row
+    data = None if body is None else body.encode()
+    return Past(data, blob, size, confidence, cost, maker, tx.open(added, _ADDED, *key))
+
+
+_MADE = Query(
+    select(_r.number, _r.epoch, _r.maker, _r.added).where(_r.session_id == bindparam("session"), _r.maker.is_not(None))
+)
+
+
+def made(tx: Transaction, session_id: str) -> dict[tuple[int, int], tuple[str, str | None]]:
+    """What made the results of a session, and the steps that came with them (JSON), by number and epoch."""
+    found = tx.rows(_MADE, session=session_id)
+    return {(n, epoch): (maker, tx.open(added, _ADDED, session_id, n, epoch)) for n, epoch, maker, added in found}
 
 
 def load(tx: Transaction, blobs_: BlobStore | None, session_id: str, number: int, epoch: int | None) -> Any:

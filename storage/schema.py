@@ -9,7 +9,21 @@ from typing import Any
 from sqlalchemy import Connection, inspect, text
 
 from ..errors import StorageError
-from . import access, agent_parts, erasures, maintenance, migration_runs, paces, reclaimed, removals, statistics
+from . import (
+    access,
+    agent_parts,
+    attached,
+    erasures,
+    maintenance,
+    migration_runs,
+    paces,
+    reclaimed,
+    removals,
+    reuse,
+    statistics,
+    templates,
+    trees,
+)
 from .archives import tables as _archives
 from .cache import tables as _cache
 from .database import Database
@@ -31,12 +45,16 @@ DECLARED = (
     removals,
     statistics,
     _archives,
+    reuse,
+    attached,
+    templates,
+    trees,
     _cache,
     _histories,
     _states,
 )
 #: The newest revision in `migrations/versions`; a test holds the two together.
-HEAD = "0019"
+HEAD = "0020"
 #: Where Alembic finds them, also when the package is installed: package:folder.
 SCRIPTS = "celeriac.storage:migrations"
 

@@ -8,12 +8,15 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, exists, func, insert, literal_column, select, text, update
 
+from . import attached
 from .agent_parts import agent_parts
 from .archives.tables import archives
+from .attached import attached_sessions
 from .cache.tables import cache_savings, cache_waiters
 from .database import Call, Query, Row, Transaction, now
 from .histories.tables import cold_history, conversations, history, history_gaps, history_reads
 from .paces import agent_turns
+from .reuse import reusable_results
 from .tables import (
     agent_states,
     checkpoint_blobs,
@@ -32,6 +35,7 @@ from .tables import (
     step_inputs,
     steps,
 )
+from .trees import branches, merge_conflicts
 
 _s = sessions.c
 _this = _s.id == bindparam("session")
@@ -209,6 +213,12 @@ _DOCUMENT = Query(
         session_documents.c.session_id == bindparam("session"), session_documents.c.name == bindparam("called")
     )
 )
+_TWO_DOCUMENTS = Query(
+    select(session_documents.c.name, session_documents.c.body).where(
+        session_documents.c.session_id == bindparam("session"),
+        session_documents.c.name.in_([bindparam("first"), bindparam("second")]),
+    )
+)
 _ADD_TAG = Query(insert(session_tags).values(session_id=bindparam("session"), tag=bindparam("word")))
 _TAGS = Query(
     select(session_tags.c.tag).where(session_tags.c.session_id == bindparam("session")).order_by(session_tags.c.tag)
@@ -247,6 +257,12 @@ def document(tx: Transaction, session_id: str, name: str) -> str | None:
     """One of a session's documents as JSON text."""
     body: str | None = tx.value(_DOCUMENT, session=session_id, called=name)
     return tx.open(body, "session_documents.body", session_id, name)
+
+
+def documents_named(tx: Transaction, session_id: str, first: str, second: str) -> dict[str, str]:
+    """Those of two documents of a session that there are: JSON text by name."""
+    found = tx.rows(_TWO_DOCUMENTS, session=session_id, first=first, second=second)
+    return {name: tx.open(body, "session_documents.body", session_id, name) for name, body in found}
 
 
 def documents(tx: Transaction, session_id: str) -> dict[str, str]:
@@ -330,7 +346,8 @@ OWNED = (
     session_documents, session_tags, steps, step_inputs, edges, results, agent_states, partial_results, findings,
     conflicts, checkpoints, events, outbox, agent_parts, cache_waiters, cache_savings, agent_turns,
     checkpoint_blobs, state_changes,
-    conversations, history, cold_history, history_gaps, history_reads, archives,
+    conversations, history, cold_history, history_gaps, history_reads, archives, reusable_results, branches,
+    merge_conflicts, attached_sessions,
 )  # fmt: skip
 _DELETE = [Query(delete(t).where(t.c.session_id == bindparam("session"))) for t in OWNED]
 _DELETE_ROW = Query(delete(sessions).where(_this))
@@ -374,6 +391,7 @@ def erase(tx: Transaction, session_id: str) -> bool:
     """Delete a session and every row that belongs to it; False if there is none."""
     for query in _DELETE:
         tx.run(query, session=session_id)
+    attached.forget(tx, session_id)
     return erase_row(tx, session_id)
 
 

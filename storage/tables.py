@@ -188,6 +188,8 @@ results = Table(
     Column("size", Integer, nullable=False),
     Column("confidence", Double),
     Column("cost", Double),
+    Column("maker", Text),  # a hash over the version of the agent, and what it was granted
+    Column("added", Text),  # the steps that its agent added to the plan, as JSON
     Index("results_blobs", "blob", sqlite_where=text("blob IS NOT NULL"), postgresql_where=text("blob IS NOT NULL")),
 )
 
@@ -236,6 +238,7 @@ findings = Table(
     Column("confidence", Double, nullable=False),
     Column("evidence", Text, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("sole", SmallInteger, nullable=False, server_default=text("1")),  # no other value can hold beside it
     Index("findings_by_subject", "session_id", "subject"),
     Index("findings_by_step", "session_id", "number"),
 )

@@ -17,6 +17,7 @@ from ..orchestration.schemas import schemas
 from ..orchestration.sessions import Session, Sessions
 from ..orchestration.state.state import State
 from ..orchestration.streams import Waker
+from ..orchestration.templates import Templates
 
 if TYPE_CHECKING:
     from ..orchestration.archives.archives import Archives
@@ -91,6 +92,11 @@ class Acting:
 
         self._engine.access.require(self.caller, "admin", EVERYTHING)
         return listing(self._engine.database, self.caller.tenant)
+
+    @property
+    def templates(self) -> Templates:
+        """Templates that sessions can be started from."""
+        return Templates(self._engine, self.caller)
 
     @property
     def grants(self) -> Grants:

@@ -33,6 +33,7 @@ from ..orchestration.schemas import Schemas, schemas
 from ..orchestration.sessions import Session, Sessions
 from ..orchestration.state.state import State
 from ..orchestration.sweeping import Swept
+from ..orchestration.templates import Templates
 from ..storage import schema
 from ..storage.events import Hint
 from ..storage.keys import keymarks
@@ -174,6 +175,11 @@ class Celeriac(Upkeep):
     def histories(self) -> Histories:
         """What is said in all sessions: listing it, and moving it to another place."""
         return self._acting(self._engine.caller).histories
+
+    @property
+    def templates(self) -> Templates:
+        """Templates that sessions can be started from."""
+        return self._acting(self._engine.caller).templates
 
     @property
     def cache(self) -> ResultCache | CallersCache:

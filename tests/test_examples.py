@@ -155,7 +155,7 @@ def test_the_page_on_conversations_runs_as_it_stands(tmp_path: Path) -> None:
     pytest.importorskip("pydantic_ai")
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks("docs/conversations.md", "python")))
-    run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
+    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
 def test_the_conversation_runs_without_a_model_service(tmp_path: Path) -> None:
@@ -164,6 +164,12 @@ def test_the_conversation_runs_without_a_model_service(tmp_path: Path) -> None:
     printed = run("conversation.py", *said, CELERIAC_DATA_DIR=str(tmp_path)).splitlines()
     assert printed[1:3] == ["It left Antwerp on Monday.", "I do not find that order: KeyError: 99."]
     assert printed[3].startswith("said: system, user, assistant, user, assistant, tool, assistant, user")
+
+
+def test_the_page_on_trees_runs_as_it_stands(tmp_path: Path) -> None:
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(blocks("docs/trees.md", "python")))
+    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
 def test_the_page_on_backups_runs_as_it_stands(tmp_path: Path) -> None:
@@ -181,7 +187,7 @@ def test_the_page_on_retention_runs_as_it_stands(tmp_path: Path) -> None:
 def test_the_page_on_archives_runs_as_it_stands(tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks("docs/archive.md", "python")))
-    run(str(script), CELERIAC_DATA_DIR=str(tmp_path / "data"))
+    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
 def test_every_test_that_the_page_on_guarantees_names_is_there() -> None:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final
 from sqlalchemy import bindparam, delete, select
 
 from ...errors import ArchiveError, BlobNotFound, SessionError, SessionNotFound, StorageError
-from ...storage import schema, sessions, tar
+from ...storage import schema, sessions, tar, trees
 from ...storage.archives import tables as rows
 from ...storage.archives.store import ArchiveStore
 from ...storage.backup import tables, wrapping
@@ -97,6 +97,10 @@ def _movable(tx: Transaction, session_id: str) -> sessions.Hot:
         raise SessionNotFound(f"no session {session_id!r}")
     if hot.status != "archived" or rows.get(tx, session_id) is not None:  # else it was put away without a file
         after(hot.status, "archive", session_id)
+    if trees.get(tx, session_id) is not None or trees.children(tx, session_id):
+        raise SessionError(
+            f"session {session_id} cannot be archived: it is in a tree, whose sessions share what lies in each other"
+        )
     running = tx.value(_RUNNING, session=session_id)
     if running is not None:
         raise SessionError(f"session {session_id} cannot be archived: its step {running!r} is still running")

@@ -25,6 +25,7 @@ from ..cache.results import ResultCache
 from ..engine import Engine
 from ..guard.access import EVERYTHING, Caller
 from ..states import SESSION_ENDED
+from ..trees.branching import below
 from . import backups
 from .contents import contents
 from .receipts import Progress, Receipt
@@ -86,7 +87,8 @@ class _Erasure:
         ids = self.engine.database.read(self._sessions)
         if self.subject.session is not None and not (ids or resumed or self._held()):
             raise SessionNotFound(f"no session {self.subject.session!r}")
-        return ids
+        # Branches share what is said in them, so they go as well, and before them.
+        return list(dict.fromkeys(one for found in ids for one in (*below(self.engine, found), found)))
 
     def _held(self) -> list[backups.Holding]:
         return backups.holding(backups.store_of(self.engine), self.subject)

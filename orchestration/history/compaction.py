@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ...errors import SessionError
-from ...storage import results, serial
+from ...storage import results, serial, trees
 from ...storage.histories import cold, rows, thinning
 from ...storage.histories.cold import Stored
 from ...storage.histories.protocol import HistoryConflict, HistoryError, Kept
@@ -67,6 +67,8 @@ def compact(engine: Engine, session_id: str, keep_last: int, dry_run: bool = Fal
     if not isinstance(keep_last, int) or keep_last < 0:
         raise HistoryError(f"keep_last = {keep_last!r} is not allowed; allowed: a whole number, at least 0")
     place, counter = of_database(engine, session_id), tokens_of(engine.settings.model)
+    if engine.database.read(lambda tx: trees.get(tx, session_id) is not None or trees.shared(tx, session_id) > 0):
+        raise HistoryError(f"the history of {session_id} is not summed up: it shares entries with branches")
     report = Compacted(dry_run, counted_by=counter.how)
     border, after = _border(place, session_id, keep_last), 0
     while True:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from ...errors import SessionError, SessionNotFound
-from ...storage import serial, sessions
+from ...storage import serial, sessions, trees
 from ...storage.database import Transaction
 from ...storage.histories import thinning
-from ...storage.histories.protocol import HistoryError, Item
+from ...storage.histories.protocol import HistoryError, Item, Place
 from ...storage.histories.sql import SqlPlace
 from .. import quotas
 from ..engine import Engine
@@ -43,11 +43,14 @@ class History:
         self._engine = engine
         self._require = require  # raises AccessDenied, as the session's handle does
         self._id = session_id
-        self._place = engine.conversations
         self._reads = reads_of(engine)
 
     def __repr__(self) -> str:
         return f"<History of {self._id}>"
+
+    @property
+    def _place(self) -> Place:
+        return self._engine.trees.place(self._id)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -89,8 +92,12 @@ class History:
         return item_of(body, at, self._engine.settings.max_result_bytes)
 
     def _append(self, items: Iterable[Item]) -> tuple[int, int]:
-        if isinstance(self._place, SqlPlace):
-            return self._place.append(self._id, items, quotas.admitting(self._engine, self._id))
+        own = self._engine.conversations
+        if isinstance(own, SqlPlace):
+            line = self._engine.trees.line(self._id)
+            first, last = own.append(self._id, items, quotas.admitting(self._engine, self._id))
+            offset = line[-1].offset if line else 0
+            return first + offset, last + offset
         self._check_open()
         quotas.count_elsewhere(self._engine, self._id, items)
         return self._place.append(self._id, items)
@@ -104,14 +111,23 @@ class History:
 
     @needs("admin")
     def clear(self) -> int:
-        """Delete all entries, which is an event of the session; gives how many there were. Numbers begin at 1 again."""
-        rows = self._place if isinstance(self._place, SqlPlace) else None
-        gone = 0 if rows else self._place.count(self._id)
+        """Delete all entries, which is an event of the session; gives how many there were. Numbers begin at 1 again.
+
+        Of a branch, those go that are its own. Raises HistoryError where branches share some.
+        """
+        own = self._engine.conversations
+        rows = own if isinstance(own, SqlPlace) else None
+        gone = 0 if rows else own.count(self._id)
 
         def work(turn: Turn) -> None:
             nonlocal gone
             if turn.hot.status == "archived":
                 raise SessionError(f"session {self._id} is archived and cannot be changed; allowed: nothing")
+            line = self._engine.trees.line(self._id)
+            if trees.shared(turn.tx, self._id) > (line[-1].offset if line else 0):
+                raise HistoryError(
+                    f"entries of session {self._id} are shared by branches, and stay while there are any"
+                )
             if rows:
                 gone = rows.delete_with(turn.tx, self._id)
             if self._pruned(turn.tx):
@@ -119,7 +135,7 @@ class History:
             turn.event("history.cleared", component="history", data={"entries": gone})
 
         self._engine.in_turn(self._id, work)
-        return gone if rows else self._place.delete(self._id)
+        return gone if rows else own.delete(self._id)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,12 @@ def bound(state: State, door: StateDoor) -> State:
     return (own.with_access(door) if door.access.on else own).bound()
 
 
+class Awakens(Protocol):
+    """What sees to it that the state of a branch is there."""
+
+    def awaken(self, prefix: str, scope: str) -> None: ...
+
+
 class HasState(Protocol):
     """What a state is opened for: the engine."""
 
@@ -41,6 +47,9 @@ class HasState(Protocol):
 
     @property
     def guard(self) -> Policy: ...
+
+    @property
+    def trees(self) -> Awakens: ...
 
 
 class OpenedState:
@@ -78,10 +87,12 @@ def _open(of: HasState) -> State:
     hot = None
     if settings.state_url.partition(":")[0] not in ("memory", "redis", "rediss", "unix"):
         hot = open_backend(settings.redis_url or "memory:", of.database, of.blobs, inline)
-    return State(
+    made = State(
         backend,
         hot=hot,
         values=Values(settings.max_state_bytes, of.keyring, schemas, of.guard, all=settings.encrypt == "all"),
         rules=Rules(settings.state_classes),
         ephemeral_seconds=settings.state_ephemeral_seconds,
     )
+    made.awaken = of.trees.awaken if backend.capabilities.with_steps else None
+    return made

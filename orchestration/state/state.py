@@ -50,6 +50,8 @@ class State:
         self._prefix = ""
         self._bound = False
         self._here = threading.local()
+        #: Told of each use of a session's own scope before it: the prefix of its tenant's scopes, and its name.
+        self.awaken: Callable[[str, str], None] | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -214,13 +216,13 @@ class State:
 
     def clear_with(self, tx: Transaction, scope: str | Scope) -> None:
         """Delete all keys of a scope if an open transaction of the sessions' database is committed."""
-        self.places.clear_with(tx, self._prefix + self.named("write", scope, ()), Origin())
+        self.places.clear_with(tx, self._prefix + self.named("write", scope, (), awake=False), Origin())
 
     def put_back(self, tx: Transaction, scope: str | Scope, values: Mapping[str, Value], origin: Origin) -> int:
         """Put what a checkpoint kept in the place of all that a scope has, if an open transaction of the sessions'
         database is committed; gives how many keys that changes.
         """
-        name = self.named("write", scope, ())
+        name = self.named("write", scope, (), awake=False)
 
         def bind(key: str, value: Value) -> Callable[[int], bytes] | None:
             return self.values.binding(name, key, value.body or b"", value.meta, value.version)
@@ -233,8 +235,10 @@ class State:
 
     # -- parts of the above, for what writes later ---------------------------------------------------------------------
 
-    def named(self, action: str, scope: str | Scope, keys: Sequence[str]) -> str:
-        """The canonical text of a scope. What is no scope or key, or is not allowed, is refused."""
+    def named(self, action: str, scope: str | Scope, keys: Sequence[str], awake: bool = True) -> str:
+        """The canonical text of a scope. What is no scope or key, or is not allowed, is refused. `awake`: see to it
+        that what a branch's session keeps is there, which is not done inside a transaction.
+        """
         name = _canonical(scope)
         for key in keys:
             check_key(key)
@@ -242,6 +246,8 @@ class State:
             raise StateError("state cannot be written from a function that `update` calls: return the new value")
         if self._access is not None:
             self._access(action, Scope.parse(name), keys)
+        if awake and self.awaken is not None and name.startswith("session:"):
+            self.awaken(self._prefix, name)
         return name
 
     def place_of(self, name: str) -> str:

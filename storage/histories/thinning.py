@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import bindparam, delete, func, insert, select, text, update
 
+from .. import trees
 from ..blobs import BlobStore
 from ..database import Query, Transaction
 from ..results import refer_to
@@ -76,7 +77,9 @@ def take_out(tx: Transaction, session_id: str, numbers: Iterable[int]) -> tuple[
     Nobody appends meanwhile: the caller holds the conversation.
     """
     gone, blobs, size = [], [], 0
-    for number in numbers:
+    above = trees.above(tx, session_id)
+    shared = trees.shared(tx, session_id) - (above[0][1] if above else 0)  # branches read these
+    for number in (one for one in numbers if one > shared):
         row = tx.row(_TAKE, session=session_id, wanted=number)
         if row is not None:
             gone.append(number)

@@ -26,6 +26,8 @@ from ..database import Database, Query, Transaction
 from ..histories.tables import history
 from ..migration_runs import migrated_values, migration_runs
 from ..states.tables import state_events, state_values
+from ..templates import templates
+from ..trees import branches, merge_conflicts
 from . import sealing
 from .codec import MARK, Codec, sealed_bytes
 from .sealing import KeyRing
@@ -45,6 +47,7 @@ TEXTS: Final[tuple[Column[Any], ...]] = (
     state_events.c.new,
     tables.step_inputs.c.body,
     tables.results.c.body,
+    tables.results.c.added,
     history.c.body,
     tables.partial_results.c.body,
     tables.session_documents.c.body,
@@ -59,6 +62,11 @@ TEXTS: Final[tuple[Column[Any], ...]] = (
     migrated_values.c.error,
     migration_runs.c.summary,
     agent_parts.c.body,
+    branches.c.name,
+    branches.c.description,
+    branches.c.creator,
+    merge_conflicts.c.resolution,
+    templates.c.body,
 )
 #: Where sealed bytes lie, and JSON that is not sealed here but may hold sealed fields.
 PLACES: Final[tuple[Column[Any], ...]] = (

@@ -13,6 +13,7 @@ from sqlalchemy import inspect, text
 from celeriac import Plan, State, step
 from celeriac.orchestration.archives.archives import Archives
 from celeriac.orchestration.cache.door import CallersCache
+from celeriac.orchestration.control import Order
 from celeriac.orchestration.guard.grants import Grants
 from celeriac.orchestration.history.histories import Histories
 from celeriac.orchestration.history.history import History
@@ -21,6 +22,7 @@ from celeriac.orchestration.schemas.runs import Migrations
 from celeriac.orchestration.session import Session
 from celeriac.orchestration.sessions import Sessions
 from celeriac.orchestration.state.stepstate import Held, StepState
+from celeriac.orchestration.templates import Templates
 from celeriac.storage.database import Database
 from celeriac.storage.states.protocol import Origin
 from celeriac.tasks.acting import Acting
@@ -55,6 +57,15 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "prune": lambda s: s.prune("lru", keep=0),
         "cold": lambda s: list(s.cold()),
         "send_message": lambda s: s.send_message("x", timeout=1),
+        "fork": lambda s: s.fork(),
+        "branch": lambda s: s.branch("try"),
+        "parent": lambda s: s.parent,
+        **{name: (lambda s, name=name: getattr(s, name)()) for name in ("children", "path", "merge_conflicts")},
+        "merge": lambda s: s.merge(s.id),
+        "resolve": lambda s: s.resolve(1, "ours"),
+        "attach": lambda s: s.attach(s.id),
+        "detach": lambda s: s.detach(s.id),
+        "attached": lambda s: s.attached(),
     },
     Sessions: {
         "start": lambda s: s.start(PLAN),
@@ -63,6 +74,10 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "list": lambda s: s.list(),
         "search": lambda s: s.search("secret"),
         "delete": lambda s: s.delete(s.known),
+        "tree": lambda s: s.tree(s.known),
+        "current": lambda s: s.current(s.known),
+        "switch": lambda s: s.switch(s.known, s.known),
+        "compare": lambda s: s.compare(s.known, s.known),
         "cache_stats": lambda s: s.cache_stats(),
         "active_count": lambda s: s.active_count(),
         "cleanup_inactive": lambda s: s.cleanup_inactive(-1),
@@ -146,6 +161,13 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "erase": lambda s: s.erase(user="somebody", dry_run=True),
         "receipts": lambda s: s.receipts(),
     },
+    Templates: {
+        "save": lambda t: t.save("mine", tags=["x"]),
+        "get": lambda t: t.get("weekly"),
+        "list": lambda t: t.list(),
+        "delete": lambda t: t.delete("weekly"),
+        "applied": lambda t: t.applied("weekly", None, Order()),
+    },
     StepState: {
         "get": lambda s: s.get("k"),
         "get_versioned": lambda s: s.get_versioned("k"),
@@ -163,7 +185,17 @@ DOORS: dict[type, dict[str, Callable[[Any], Any]]] = {
 #: What gives no data and changes none: parts of others, and what gives a handle that is checked itself.
 FREE: dict[type, set[str]] = {
     State: {"capabilities", "of_tenant", "with_access", "bound", "close", "place_of", "class_for", "write", "updating"},
-    Acting: {"sessions", "state", "cache", "grants", "migrations", "histories", "pruning", "archives"},
+    Acting: {
+        "sessions",
+        "state",
+        "cache",
+        "grants",
+        "migrations",
+        "histories",
+        "pruning",
+        "archives",
+        "templates",
+    },
     StepState: {"of"},
     Session: {"history"},
 }
@@ -176,8 +208,9 @@ NOTHING = {(Sessions, "list"), (Sessions, "search"), (Sessions, "active_count"),
 #: Doors that need more than read; and more than write.
 WRITES: dict[type, set[str]] = {
     Session: {"resolve_conflict", "pause", "resume", "cancel", "retry", "complete", "archive", "checkpoint", "mark",
-              "restore", "change", "add", "send_message"},
-    Sessions: {"start", "create"},
+              "restore", "change", "add", "send_message", "fork", "branch", "merge", "resolve",
+              "attach", "detach"},
+    Sessions: {"start", "create", "switch"},
     State: {"set", "set_many", "delete", "clear_scope", "update", "compare_and_set", "clear_with", "put_back"},
     CallersCache: {"put", "invalidate", "cleanup_expired", "prune"},
     Migrations: {"run", "resume", "undo", "accept"},
@@ -187,7 +220,8 @@ WRITES: dict[type, set[str]] = {
     StepState: {"set", "set_many", "delete", "clear", "update", "compare_and_set"},
 }  # fmt: skip
 ADMINS: dict[type, set[str]] = {
-    Session: {"run", "reveal", "compact", "uncompact", "prune"}, Sessions: {"delete"}, Grants: {"add", "remove"},
+    Session: {"run", "reveal", "compact", "uncompact", "prune"}, Templates: {"save", "delete"},
+    Sessions: {"delete"}, Grants: {"add", "remove"},
     History: {"clear", "compact", "uncompact"}, Pruning: {"run", "stats"}, Histories: {"move"},
     Archives: {"delete", "tidy"}, Acting: {"erase", "receipts"},
 }  # fmt: skip
@@ -198,6 +232,7 @@ OWN: dict[type, set[str]] = {
     Grants: {"add"},
     Pruning: {"run"},
     Migrations: {"run", "dry_run"},
+    Templates: {"save"},
 }
 
 

@@ -91,6 +91,7 @@ def fill(c: Celeriac, acting: Acting) -> dict[str, Any]:
     acting.state.set("custom:x", "k", {"n": 1})
     key = acting.cache.key("echo", 1, permissions=[])
     acting.cache.put(key, "a secret")
+    acting.templates.save("weekly", tags=["a secret"])
     run = acting.migrations.run("custom:x", "k", schema="access-profile")
     acting.cache.stats()  # what was counted is written
     return {
