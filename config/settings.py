@@ -231,6 +231,9 @@ class Settings(Keeping):
     inactive_days: Annotated[float, Field(ge=0)] = Field(
         description="Days after which the job expiry cancels sessions that do not change; pinned ones stay. 0: never."
     )
+    archive_days: Annotated[float, Field(ge=0)] = Field(
+        description="Days after their end when the job archive puts sessions into archives; pinned ones stay. 0: never."
+    )
 
     guard_rules: str | dict[str, Any] = Field(
         description="What is taken out of values and texts: a table or a TOML file. Empty: secrets in errors and logs."

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ...errors import SessionError, SessionNotFound
+from ...errors import ArchiveError, SessionError, SessionNotFound
 from ...storage import checkpoints, results, sessions, statistics
 from ...storage.states.sql import SqlBackend
 from .. import control, sweeping
@@ -125,6 +125,22 @@ def keep_backups(run: Run) -> dict[str, Any]:
     return {"deleted": len(pruned.deleted), "kept": len(pruned.kept), "bytes": pruned.size}
 
 
+def archive(run: Run) -> dict[str, Any]:
+    """Put sessions into archives that ended `archive_days` ago, and finish what killed processes left of archives."""
+    from ..archives import making
+    from ..archives.archives import Archives
+    from ..sessions import Sessions
+
+    engine, count, age = run.engine, 0, run.engine.settings.archive_days * 86400
+    tidied = Archives(engine, Housekeeper(), Sessions(engine, caller=Housekeeper())).tidy()
+    for session_id in engine.database.read(lambda tx: sessions.ended_before(tx, age)) if age else ():
+        run.check()
+        with contextlib.suppress(SessionError, SessionNotFound, ArchiveError):  # it has moved on just now
+            making.create(engine, session_id)
+            count += 1
+    return {"sessions": count, "settled": tidied.settled, "files": tidied.files}
+
+
 def prune(run: Run) -> dict[str, Any]:
     """Prune sessions and messages of all tenants as the settings `prune_...` say; by default they do not."""
     if run.engine.settings.prune_strategy == "off":
@@ -169,6 +185,7 @@ JOBS: Final = _named(
         "sweep": sweep,
         "expiry": expiry,
         "statistics": take_statistics,
+        "archive": archive,
         "checkpoints": keep_checkpoints,
         "backup": back_up,
         "backup_retention": keep_backups,

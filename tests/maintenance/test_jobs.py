@@ -193,3 +193,22 @@ def test_pruning_by_schedule_is_of_all_tenants_and_off_by_default(make_driver: M
     assert ran(driver, "pruning").detail == {}
     pruning = make_driver(prune_strategy="lru", prune_messages=4, prune_preserve_dm=2)
     assert ran(pruning, "pruning").detail["messages"] == 4
+
+
+def test_sessions_that_ended_long_ago_are_archived_in_all_tenants_where_access_is_on(make_driver: MakeDriver) -> None:
+    driver = make_driver(access="on", archive_days=30.0)
+    for tenant in ("", "acme"):
+        bootstrap(driver.engine.database, tenant, "ana")
+    ids = {}
+    for name, tenant in (("old", ""), ("other", "acme"), ("pinned", ""), ("young", "")):
+        session = Sessions(driver.engine, caller=Caller("ana", tenant)).create(name)
+        session.cancel()
+        ids[session.id] = name
+        if name == "pinned":
+            session.change(pinned=True)
+        if name != "young":
+            changed(driver, f"UPDATE sessions SET completed_at = completed_at - {31 * DAY} WHERE id = '{session.id}'")
+    assert ran(driver, "archive").detail == {"sessions": 2, "settled": 0, "files": 0}
+    archived = values(driver, "SELECT id FROM sessions WHERE status = 'archived'")
+    assert {ids[one] for one in archived} == {"old", "other"}
+    assert ran(driver, "archive").detail["sessions"] == 0
