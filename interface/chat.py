@@ -193,6 +193,32 @@ class Chat:
 
         self._tell({"event": "sessions", "sessions": rows, "here": here or None}, show)
 
+    def branch(self, rest: str) -> None:
+        """Go on in a branch, which begins with what was said so far."""
+        if self.session is None:
+            raise BadInput("nothing was said yet")
+        above = self.session
+        self.session = self._switched(above.branch(rest or f"branch {len(above.children()) + 1}"))
+
+    def switch(self, rest: str) -> None:
+        """Go on in another session of the tree."""
+        if self.session is None:
+            raise BadInput("nothing was said yet")
+        known = list(_nodes(self.c.sessions.tree(self.session.id)))
+        found = [node["id"] for node in known if rest and (node.get("name") == rest or node["id"].startswith(rest))]
+        if len(found) != 1:
+            names = ", ".join(f"{node.get('name') or 'the first'} ({node['id']})" for node in known)
+            raise BadInput(f"/switch takes the name or the id of one session of this tree; there are: {names}")
+        self.session = self._switched(self.c.sessions.get(found[0]))
+
+    def _switched(self, session: Session) -> Session:
+        assert self.session is not None
+        self.c.sessions.switch(self.session.id, session.id)
+        count = session.history.count()
+        here = {"event": "switched", "id": session.id, "entries": count}
+        self._tell(here, lambda: say(f"session {session.id}, with {count:,} entries"))
+        return session
+
     def export(self, rest: str) -> None:
         """Write what was said to a file of JSON lines."""
         if self.session is None:
@@ -213,9 +239,17 @@ COMMANDS: dict[str, tuple[str, Callable[[Chat, str], None]]] = {
     "/help": ("this list", Chat.help),
     "/history": ("what was said last; /history 50 for more", Chat.history),
     "/clear": ("delete what was said", Chat.clear),
+    "/branch": ("go on in a branch: /branch NAME", Chat.branch),
+    "/switch": ("go on in another session of the tree: /switch NAME or ID", Chat.switch),
     "/sessions": ("conversations that can be gone on with: celeriac chat --session ID", Chat.sessions),
     "/export": ("write what was said to a file of JSON lines: /export FILE", Chat.export),
 }
+
+
+def _nodes(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield tree
+    for below in tree["children"]:
+        yield from _nodes(below)
 
 
 def _said(entry: dict[str, Any]) -> str:

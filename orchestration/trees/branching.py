@@ -25,7 +25,7 @@ from ..views import moment
 from . import states
 
 #: What a branch takes on of what describes its parent.
-_DOCUMENTS = ("preferences", "permissions", "metadata", "history")
+_DOCUMENTS = ("file_paths", "preferences", "permissions", "metadata", "history")
 #: The document of the session at the root that says which one is current.
 TREE = "tree"
 

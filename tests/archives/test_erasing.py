@@ -13,7 +13,7 @@ import pytest
 from servers import RedisServer
 
 from celeriac import Celeriac, Plan, step
-from celeriac.errors import ArchiveError, SessionNotFound
+from celeriac.errors import ArchiveError, SessionError, SessionNotFound
 from celeriac.orchestration.agents import AgentOutput, Finding, Registry, agent
 from celeriac.orchestration.erasing import erasing, receipts
 from celeriac.orchestration.guard.access import Caller
@@ -152,6 +152,20 @@ def test_a_session_alone_is_erased_and_equal_ones_of_others_stay(make: Make) -> 
     with pytest.raises(ArchiveError, match="exactly one"):
         c.erase()
     assert len(c.receipts()) == 1
+
+
+def test_branches_of_what_is_erased_go_as_well_and_trees_are_not_archived(make: Make) -> None:
+    c = make()
+    root = c.sessions.create("q", user="ana")
+    root.add(user_request=CANARY)
+    branch = root.branch("try")
+    root.cancel()
+    with pytest.raises(SessionError, match="it is in a tree"):
+        root.archive()
+    assert c.erase(session=root.id).removed["sessions"] == 2
+    for one in (root, branch):
+        with pytest.raises(SessionNotFound):
+            c.sessions.get(one.id)
 
 
 def test_another_tenant_keeps_its_user_of_that_name(make: Make) -> None:

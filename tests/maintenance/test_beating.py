@@ -21,8 +21,8 @@ def test_a_users_beat_gets_an_entry_for_each_job_that_is_not_off(tmp_path: Path)
     try:
         entries = app.conf.beat_schedule
         assert sorted(entries) == [
-            "celeriac.archive", "celeriac.backup", "celeriac.backup_retention", "celeriac.checkpoints", "celeriac.expiry",
-            "celeriac.pruning", "celeriac.retention", "celeriac.statistics",
+            "celeriac.archive", "celeriac.backup", "celeriac.backup_retention", "celeriac.checkpoints",
+            "celeriac.expiry", "celeriac.pruning", "celeriac.retention", "celeriac.statistics",
         ]  # fmt: skip
         backup = entries["celeriac.backup"]
         assert (backup["task"], backup["args"], backup["schedule"]) == (
