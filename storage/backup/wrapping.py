@@ -43,13 +43,16 @@ _DEFLATE: Final = 6
 
 def wrap(data: bytes, compression: str, place: str, keyring: KeyRing | None) -> bytes:
     """The bytes to be written for a piece at a place."""
-    body = _compressed(data, compression)
-    if _is_bomb(len(data), len(body)):
-        body, compression = data, "none"
-    packed = _HEADER.pack(COMPRESSIONS.index(compression), len(data)) + body
+    packed = _packed(data, compression)
+    if _is_bomb(len(data), len(packed) - _HEADER.size):
+        packed = _packed(data, "none")
     if keyring is not None:
         return keyring.seal(packed, place=place)
     return _MARK + _digest(place, packed) + packed
+
+
+def _packed(data: bytes, compression: str) -> bytes:
+    return _HEADER.pack(COMPRESSIONS.index(compression), len(data)) + _compressed(data, compression)
 
 
 def unwrap(stored: bytes, place: str, keyring: KeyRing | None, most: int = MOST_BYTES) -> bytes:
