@@ -43,7 +43,7 @@ class Wanted:
 def branch(engine: Engine, parent: str, wanted: Wanted, user: str | None) -> str:
     """Make a branch; gives its id. Raises SessionError, SessionNotFound, CheckpointNotFound."""
     _check_texts(wanted)
-    session_id = str(uuid7())
+    session_id, point = str(uuid7()), _point(engine, parent, wanted.at)
     elsewhere = None if engine.conversations.capabilities.with_steps else engine.trees.place(parent).count(parent)
 
     def work(tx: Transaction) -> str:
@@ -52,11 +52,13 @@ def branch(engine: Engine, parent: str, wanted: Wanted, user: str | None) -> str
         _check(engine, turn, above)
         offset = above.entries if above is not None else 0
         count = offset + history.length(tx, parent) if elsewhere is None else elsewhere
-        cut, number = _point(engine, turn, wanted, count)
+        cut = count if point.entry is None else point.entry
+        if not 0 <= cut <= count:
+            raise SessionError(f"session {parent} has no entry {cut} to branch at; it has {count}")
         guarded = _guarded(engine, session_id, wanted)
         data = {"branch": session_id, "name": guarded["name"], "entries": cut}
         turn.event("session.branched", component="trees", data=data)
-        state, number = _state(engine, turn, above, number, guarded["name"])
+        state, number = _state(engine, turn, above, point.checkpoint, guarded["name"])
         turn.close()
         if number is not None:
             checkpoints.mark(tx, parent, number, True)
@@ -129,25 +131,33 @@ def _guarded(engine: Engine, session_id: str, wanted: Wanted) -> dict[str, str]:
     return {what: str(engine.guard.apply(value, place)) for what, value in texts.items()}
 
 
-def _point(engine: Engine, turn: Turn, wanted: Wanted, count: int) -> tuple[int, int | None]:
-    """Up to which entry the history is shared, and the checkpoint whose state it is (None: a new one)."""
-    at, parent = wanted.at, turn.hot.id
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """Where a branch begins: the last entry that it has, and the checkpoint whose state it has (None: as of now)."""
+
+    entry: int | None = None
+    checkpoint: int | None = None
+
+
+def _point(engine: Engine, parent: str, at: int | str | None) -> _Point:
+    """Where a branch is to begin. Not within a transaction: others' histories are not read in one that writes."""
     if at is None:
-        return count, None
+        return _Point()
     if isinstance(at, int) and not isinstance(at, bool):
-        if not 0 <= at <= count:
-            raise SessionError(f"session {parent} has no entry {at} to branch at; it has {count}")
-        return at, None
+        return _Point(at)
     number = checkpoint_number(parent, at)
-    checkpoints.state_at(turn.tx, parent, number)
-    made = next(one["created_at"] for one in checkpoints.listing(turn.tx, parent) if one["number"] == number)
-    place, last = engine.trees.place(parent), count
-    while last and (page := place.load(parent, 1, last, limit=100, newest=True)):
+
+    def read(tx: Transaction) -> float:
+        checkpoints.state_at(tx, parent, number)
+        return next(float(one["created_at"]) for one in checkpoints.listing(tx, parent) if one["number"] == number)
+
+    made, place, last = engine.database.read(read), engine.trees.place(parent), None
+    while page := place.load(parent, 1, last, limit=100, newest=True):
         for kept in reversed(page):
             if kept.at <= made:
-                return kept.number, number
+                return _Point(kept.number, number)
         last = page[0].number - 1
-    return 0, number
+    return _Point(0, number)
 
 
 def _insert(engine: Engine, turn: Turn, session_id: str, name: str, user: str | None, cut: int) -> None:

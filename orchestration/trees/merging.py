@@ -13,7 +13,6 @@ from ...errors import SessionError
 from ...storage import serial
 from ...storage import trees as rows
 from ...storage.database import Transaction
-from ...storage.histories import rows as history
 from ...storage.histories.protocol import Item
 from ...storage.histories.sql import SqlPlace
 from ..engine import Engine
@@ -53,10 +52,12 @@ def merge_branch(engine: Engine, session_id: str, branch_id: str) -> Merged:
         states.thaw(engine, session_id)
         states.thaw(engine, branch_id)
     conversations = engine.conversations
-    in_turn = isinstance(conversations, SqlPlace)
-    upto = None if in_turn else engine.trees.place(branch_id).count(branch_id)
-    if upto is not None:
-        _append_elsewhere(engine, branch, session_id, upto)
+    upto = max(_last(engine, branch_id), branch.merged)
+    # Read before the turn: on SQLite a transaction that writes keeps others from reading a history.
+    new = list(_new(engine, branch, session_id, upto))
+    if new and not isinstance(conversations, SqlPlace):
+        # A crash between this and the turn that notes it lets the next merge bring these entries once more.
+        conversations.append(session_id, [item for _, item in new])
 
     def work(turn: Turn) -> Merged:
         if turn.hot.status == "archived":
@@ -67,11 +68,11 @@ def merge_branch(engine: Engine, session_id: str, branch_id: str) -> Merged:
         other = engine.turn(turn.tx, branch_id)
         if other.hot.status == "archived":
             raise SessionError(f"session {branch_id} is archived and cannot be merged any more")
-        last = mine.entries + history.length(turn.tx, branch_id) if upto is None else max(upto, mine.merged)
-        found = Merged(branch_id, last - branch.merged if upto is not None else last - mine.merged)
-        if upto is None and last > mine.merged:
-            assert isinstance(conversations, SqlPlace)
-            conversations.append_with(turn.tx, session_id, _Items(engine, mine, session_id, last), turn.name)
+        last = max(upto, mine.merged)
+        items = [item for number, item in new if number > mine.merged]
+        found = Merged(branch_id, len(items))
+        if items and isinstance(conversations, SqlPlace):
+            conversations.append_with(turn.tx, session_id, items, turn.name)
         base = _merge_state(engine, turn, other, mine, found) if kept else mine.base
         if not (found.entries or found.keys or found.conflicts):
             return found
@@ -83,27 +84,19 @@ def merge_branch(engine: Engine, session_id: str, branch_id: str) -> Merged:
     return engine.in_turn(session_id, work)
 
 
-def _append_elsewhere(engine: Engine, branch: rows.Branch, session_id: str, upto: int) -> None:
-    """Where histories do not live in the database: before the turn that notes it. A crash between the two lets the next
-    merge bring these entries once more.
-    """
-    if upto > branch.merged:
-        engine.conversations.append(session_id, _Items(engine, branch, session_id, upto))
+def _last(engine: Engine, session_id: str) -> int:
+    """The number of the last entry of a session."""
+    newest = engine.trees.place(session_id).load(session_id, limit=1, newest=True)
+    return newest[0].number if newest else 0
 
 
-class _Items:
-    """New entries of a branch as items for its parent, as often as they are asked for."""
-
-    def __init__(self, engine: Engine, branch: rows.Branch, target: str, last: int) -> None:
-        self._engine, self._branch, self._target, self._last = engine, branch, target, last
-
-    def __iter__(self) -> Iterator[Item]:
-        engine, source = self._engine, self._branch.session_id
-        place = engine.trees.place(source)
-        for kept in chain.from_iterable(pages(place, source, self._branch.merged, self._last)):
-            body = serial.decode(kept.body)
-            after = moved(engine.guard, body, source, self._target)
-            yield Item(kept.body if after is body else serial.encode(after), mark_of(body), kept.at)
+def _new(engine: Engine, branch: rows.Branch, target: str, last: int) -> Iterator[tuple[int, Item]]:
+    """New entries of a branch with their numbers, as items for its parent."""
+    source = branch.session_id
+    for kept in chain.from_iterable(pages(engine.trees.place(source), source, branch.merged, last)):
+        body = serial.decode(kept.body)
+        after = moved(engine.guard, body, source, target)
+        yield kept.number, Item(kept.body if after is body else serial.encode(after), mark_of(body), kept.at)
 
 
 def _merge_state(engine: Engine, turn: Turn, other: Turn, branch: rows.Branch, found: Merged) -> str:

@@ -257,6 +257,19 @@ def test_shared_entries_that_are_gone_are_told_of(ledger: Ledger, root: Any) -> 
         connection.execute(text("DELETE FROM history WHERE session_id = :one AND number = 2"), {"one": root.id})
     with pytest.raises(HistoryError, match=f"shares entries of {root.id}, of which some are gone"):
         branch.history()
+    with ledger.engine.database.engine.begin() as connection:  # as if it had been taken out on purpose
+        connection.execute(text("INSERT INTO history_gaps (session_id, gone) VALUES (:one, 1)"), {"one": root.id})
+    assert said(branch) == ["one", "three", "mine"]
+
+
+def test_entries_that_branches_share_are_neither_summed_up_nor_pruned(ledger: Ledger, root: Any) -> None:
+    branch = root.branch("try")
+    talk(branch, "mine")
+    for one in (root, branch):
+        with pytest.raises(HistoryError, match="is not summed up: it shares entries with branches"):
+            one.history.compact(keep_last=0)
+    root.prune("lru", keep=0)
+    assert said(branch) == ["one", "two", "three", "mine"] and said(root) == ["one", "two", "three"]
 
 
 def test_shared_entries_cannot_be_cleared(ledger: Ledger, root: Any) -> None:
