@@ -118,12 +118,12 @@ class History:
         own = self._engine.conversations
         rows = own if isinstance(own, SqlPlace) else None
         gone = 0 if rows else own.count(self._id)
+        line = self._engine.trees.line(self._id)
 
         def work(turn: Turn) -> None:
             nonlocal gone
             if turn.hot.status == "archived":
                 raise SessionError(f"session {self._id} is archived and cannot be changed; allowed: nothing")
-            line = self._engine.trees.line(self._id)
             if trees.shared(turn.tx, self._id) > (line[-1].offset if line else 0):
                 raise HistoryError(
                     f"entries of session {self._id} are shared by branches, and stay while there are any"
