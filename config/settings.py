@@ -34,7 +34,10 @@ def _folder(value: Any) -> Any:
         return value
     if "?" in str(value):
         raise ValueError("a path without '?', which would end the name of the database file in its URL")
-    return Path(value).expanduser().absolute()
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError:  # a user who is not there
+        raise ValueError("a path whose ~ names a user of this machine") from None
 
 
 def _modules(value: Any) -> Any:

@@ -41,11 +41,12 @@ class Keeping:
 
     async def begin(self) -> None:
         """Note where the history ends, and write the user's message to it; a new history gets it with the prompt."""
-        place = self._engine.conversations
+        place = self._engine.trees.place(self._id)  # a branch goes on from what was said above it
 
         def stands() -> dict[str, Any]:
             prompt = place.load(self._id, limit=1, newest=True, mark=PROMPT)
-            return {"entries": place.count(self._id), "prompted": bool(prompt)}
+            newest = place.load(self._id, limit=1, newest=True)
+            return {"entries": newest[-1].number if newest else 0, "prompted": bool(prompt)}
 
         def told(value: dict[str, Any]) -> list[Item]:
             return self.items([self._user]) if value["prompted"] else []

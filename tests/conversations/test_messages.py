@@ -18,6 +18,7 @@ from celeriac.orchestration.conversations import chat, sending
 from celeriac.orchestration.conversations.registering import conversation
 from celeriac.orchestration.conversations.sending import MessageResult
 from celeriac.orchestration.session import Session
+from celeriac.storage.histories import thinning
 from celeriac.storage.keys import keyfile
 from celeriac.storage.keys.keyfile import Keys, new_key
 
@@ -124,6 +125,38 @@ def test_the_whole_history_is_shown_and_the_system_prompt_is_stored_once(driver:
     assert seen[-1] == (["question 1", "question 2", "question 3"], ["answer 1", "answer 2"], "Be brief.")
     assert [role for role, _ in told(session)].count("system") == 1 and len(told(session)) == 7
     assert [name for name in driver.states(session) if "/" not in name] == ["message:1", "message:2", "message:3"]
+
+
+def test_a_branch_goes_on_from_what_was_said_above_it(driver: Driver, session: Session) -> None:
+    seen: list[Any] = []
+
+    def model(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        seen.append(said_by(UserPromptPart, messages))
+        return text("yes")
+
+    speak(driver, model)
+    say(driver, session, "one")
+    branch = session.branch("try")
+    say(driver, branch, "two")
+    say(driver, session, "three")
+    assert seen == [["one"], ["one", "two"], ["one", "three"]]
+    assert [said for role, said in told(branch) if role == "user"] == ["one", "two"]
+    assert [role for role, _ in told(branch)].count("system") == 1
+
+
+def test_what_was_pruned_does_not_hide_what_was_said_after_it(driver: Driver, session: Session) -> None:
+    seen: list[Any] = []
+
+    def model(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        seen.append(said_by(UserPromptPart, messages))
+        return text("yes")
+
+    speak(driver, model)
+    for words in ("one", "two", "three"):
+        say(driver, session, words)
+    driver.engine.database.write(lambda tx: thinning.take_out(tx, session.id, [2, 3, 4]))
+    say(driver, session, "four")
+    assert seen[-1] == ["three", "four"]
 
 
 def test_what_was_said_elsewhere_is_part_of_it(driver: Driver, session: Session) -> None:
