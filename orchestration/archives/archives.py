@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import ArchiveDamaged, ArchiveError, KeyMissing
 from ...storage.archives import tables as rows
 from ...storage.archives.store import LEFT_SECONDS
-from .. import control
+from .. import deleting
 from ..backups.content import Verified
 from ..engine import Engine
 from ..guard.access import EVERYTHING, Caller, Right
@@ -152,7 +152,7 @@ class Archives:
         shown = self._shown(self._sessions.get(row.session_id))
         with self._store.holding(row.session_id), contextlib.suppress(ArchiveDamaged, KeyMissing):
             settle(self._engine, self._store, row.session_id)
-        control.delete(self._engine, row.session_id)
+        deleting.delete(self._engine, row.session_id)
         self._engine.copies.forget(row.session_id)
         return shown
 

@@ -17,7 +17,7 @@ from ...storage.keys.codec import Seals
 from ...storage.scrubbing import scrub
 from ...storage.states.protocol import Origin
 from ...storage.tables import results as result_rows
-from .. import control
+from .. import control, deleting
 from ..archives import making, owned
 from ..archives.verifying import opened
 from ..backups.content import Kept
@@ -149,7 +149,7 @@ class _Erasure:
         self.known |= (found_there := self._contents(session_id))
         for content in found_there:
             running.add(_NAMES["cached_results"], self.cache.invalidate(content_hash=content, tenant=tenant))
-        control.delete(engine, session_id)
+        deleting.delete(engine, session_id)
         self._finish(session_id)
 
     def _finish(self, session_id: str) -> None:

@@ -8,7 +8,7 @@ from ...errors import SessionError, SessionNotFound
 from ...storage import aging, removals, results, session_state, sessions
 from ...storage.batches import Batches
 from ...storage.database import Transaction
-from .. import control
+from .. import deleting
 from ..engine import Engine
 
 #: A session of up to so many rows is deleted in one transaction.
@@ -24,12 +24,12 @@ def remove(engine: Engine, batches: Batches, session_id: str, may_go: Callable[[
 
     def begin(tx: Transaction, batch: list[str]) -> bool:
         nonlocal whole
-        found = control.erasable(engine, tx, session_id)
+        found = deleting.erasable(engine, tx, session_id)
         if not may_go(tx):
             return False
         whole = aging.rows_of(tx, session_id, session_state.scope_of(session_id, found.tenant)) <= _SMALL
         if whole:
-            control.erase(engine, tx, session_id, found.tenant)
+            deleting.erase(engine, tx, session_id, found.tenant)
         else:
             removals.note(tx, session_id, found.tenant)
         return True
@@ -67,7 +67,7 @@ def _finish(engine: Engine, batches: Batches, session_id: str, tenant: str) -> N
 
 def _forget_state(engine: Engine, tx: Transaction, session_id: str, tenant: str) -> None:
     if sessions.identity(tx, session_id) is None:  # else it is there again, as after a restore
-        control.forget_state(engine, tx, session_id, tenant)
+        deleting.forget_state(engine, tx, session_id, tenant)
 
 
 def let_go(engine: Engine, batches: Batches, blobs: list[str]) -> None:

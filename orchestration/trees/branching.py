@@ -14,7 +14,7 @@ from ...storage import attached, checkpoints, listing, serial, sessions
 from ...storage import trees as rows
 from ...storage.database import Transaction
 from ...storage.histories import rows as history
-from .. import control
+from .. import control, deleting
 from ..engine import Engine
 from ..guard.doors import place_of
 from ..restoring import checkpoint_number
@@ -289,5 +289,5 @@ def delete(engine: Engine, session_id: str, recursive: bool, may: Callable[[str]
         if one != session_id:
             with contextlib.suppress(SessionError, SessionNotFound):  # it has ended
                 control.cancel(engine, one)  # a conversation, in which nothing runs
-        control.delete(engine, one)
+        deleting.delete(engine, one)
     return ids
