@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ...errors import SessionError
-from ...storage import results, serial, trees
+from ...storage import results, serial, sessions, trees
 from ...storage.histories import cold, rows, thinning
 from ...storage.histories.cold import Stored
 from ...storage.histories.protocol import HistoryConflict, HistoryError, Kept
@@ -67,6 +67,9 @@ def compact(engine: Engine, session_id: str, keep_last: int, dry_run: bool = Fal
     if not isinstance(keep_last, int) or keep_last < 0:
         raise HistoryError(f"keep_last = {keep_last!r} is not allowed; allowed: a whole number, at least 0")
     place, counter = of_database(engine, session_id), tokens_of(engine.settings.model)
+    found = engine.database.read(lambda tx: sessions.status(tx, session_id))
+    if found is not None and found[0] == "archived":  # its entries are in its file
+        raise _is_archived(session_id)
     if engine.database.read(lambda tx: trees.get(tx, session_id) is not None or trees.shared(tx, session_id) > 0):
         raise HistoryError(f"the history of {session_id} is not summed up: it shares entries with branches")
     report = Compacted(dry_run, counted_by=counter.how)
@@ -188,8 +191,12 @@ def _body_at(entry: dict[str, Any], at: float) -> tuple[dict[str, Any], float]:
 def _held(turn: Turn) -> None:
     """Keep others from appending; refuse an archived session."""
     if turn.hot.status == "archived":
-        raise SessionError(f"session {turn.hot.id} is archived and cannot be changed; allowed: nothing")
+        raise _is_archived(turn.hot.id)
     rows.hold(turn.tx, turn.hot.id)
+
+
+def _is_archived(session_id: str) -> SessionError:
+    return SessionError(f"session {session_id} is archived and cannot be changed; allowed: nothing")
 
 
 def uncompact(engine: Engine, session_id: str) -> int:

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from celeriac import Celeriac, step
 from celeriac.errors import CeleriacError
 from celeriac.interface.main import celeriac
+from celeriac.orchestration.archives.archives import Archives
+from celeriac.orchestration.guard.access import Caller
 from celeriac.orchestration.history import reading
 from celeriac.orchestration.history.reading import Reads
 from celeriac.orchestration.keeping.pruning import Pruned, Pruning
@@ -90,7 +92,9 @@ def test_pinned_and_working_and_archived_sessions_lose_nothing(make: Make) -> No
     for strategy, limits in (("lru", {"keep": 0}), ("size", {"max_bytes": 0}), ("ttl", {"ttl": 0.001})):
         time.sleep(0.01)
         pruning(driver).run(strategy, of="messages", **limits)
-    assert [one.history.count() for one in (pinned, working, archived, plain)] == [10, 10, 10, 0]
+    assert [one.history.count() for one in (pinned, working, plain)] == [10, 10, 0]
+    in_its_file = Archives(driver.engine, Caller(), driver.sessions).show(archived.id)
+    assert len(in_its_file["history"]) == 10
     age(driver, working, 50)
     age(driver, pinned, 50)
     found = pruning(driver).run("lru", of="sessions", keep=0)

@@ -152,7 +152,7 @@ def test_other_processes_read_the_restored_value_at_once(driver: Driver, make_dr
 def test_sealed_values_come_back_sealed(make_driver: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELERIAC_KEYS", f"k1:{base64.b64encode(bytes(range(32))).decode()}")
     driver = make_driver()
-    state, session = driver.engine.state, driver.sessions.start(None)
+    state, session = driver.engine.state, driver.sessions.create("q")
     scope = _scope(session)
     state.set(scope, "token", "hunter2-hunter2", state_class="sensitive")
     number = session.checkpoint()
