@@ -190,7 +190,7 @@ def test_what_was_broken_off_is_completed_by_doing_it_again(
     word = f"{CANARY}{secrets.token_hex(8)}"
     fill(c, "ana", word)
     places = {
-        "delete": (erasing.control, "delete"),
+        "delete": (erasing.deleting, "delete"),
         "scrub": (erasing, "scrub"),
         "forget": (erasing.hot, "forget"),
         "invalidate": (type(c._cache), "invalidate"),
