@@ -7,32 +7,52 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from servers import PostgresServer, RedisServer
 
 from tasks.conftest import one
-from tasks.processes import Worker, ended, python
+from tasks.processes import Worker, ended, python, until
+
+#: Jobs of maintenance come in bursts; these are due so seldom that none falls into the time that is measured.
+SELDOM = "; ".join(f"{job}=@yearly" for job in ("sweep", "expiry", "statistics"))
 
 
 def test_an_idle_worker_asks_the_database_at_most_twice_a_second(
-    tmp_path: Path, own_redis: RedisServer, postgres_server: PostgresServer, client: Any
+    tmp_path: Path,
+    own_redis: RedisServer,
+    postgres_server: PostgresServer,
+    client: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("CELERIAC_MAINTENANCE", SELDOM)
     name = f"idle_{time.monotonic_ns()}"
     settings = {"broker_url": own_redis.url, "database_url": postgres_server.create_database(name)}
     postgres_server.execute(f"ALTER DATABASE {name} SET log_statement = 'all'")
+    log = postgres_server.folder / "server.log"
+
+    def said(start: int) -> list[str]:
+        with log.open("rb") as file:
+            file.seek(start)
+            return re.findall(r"(?:statement|execute [^:]+): (\w+.{,30})", file.read().decode(errors="replace"))
+
+    def queries(start: int) -> int:
+        return sum(not re.match("BEGIN|COMMIT|ROLLBACK", statement) for statement in said(start))
+
     worker = Worker(tmp_path, "-c", "2", **settings)
     with ended(worker):
+        start = log.stat().st_size
         c = client(tmp_path, **settings)
         assert c.sessions.start(one("edge.inc")).wait(10) == "completed"
-        c.close()
+        until(lambda: any(statement.startswith("INSERT INTO maintenance_jobs") for statement in said(start)))
         time.sleep(1)
-        log = postgres_server.folder / "server.log"
-        before, seconds = log.stat().st_size, 5
+        start, seconds = log.stat().st_size, 5
         time.sleep(seconds)
-        said = log.read_text(errors="replace")[before:]
-        statements = re.findall(r"(?:statement|execute [^:]+): (\w+)", said)
-        queries = [s for s in statements if s.upper() not in ("BEGIN", "COMMIT", "ROLLBACK")]
-        print(f"idle: {len(queries) / seconds:.1f} queries/s, {len(statements) / seconds:.1f} with BEGIN and COMMIT")
-        assert len(queries) / seconds <= 2
+        rate = queries(start) / seconds
+        start = log.stat().st_size
+        c.maintenance.run("sweep")
+        sweep = queries(start)  # its own, those of who asks, and the worker's of that moment
+        print(f"idle: {rate:.1f} queries/s, and {sweep} a minute for sweeping")
+        assert rate + sweep / 60 <= 2
 
 
 BARE = """
