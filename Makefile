@@ -2,6 +2,9 @@
 PYTHON ?= python3
 ARGS ?=
 
+# Where nothing is kept compiled, each of the many processes of a test or a job would compile Celeriac anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: research test check bench chaos clean
