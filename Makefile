@@ -14,7 +14,7 @@ research: .venv/.run
 
 test: .venv/.dev
 	bash tests/install-servers.sh
-	.venv/bin/pytest -m "not chaos" -q -n 2 $(ARGS)
+	.venv/bin/pytest -m "not chaos" -q -n 3 $(ARGS)
 
 check: .venv/.dev
 	.venv/bin/ruff check .
@@ -29,7 +29,7 @@ bench: .venv/.dev
 
 chaos: .venv/.dev
 	bash tests/install-servers.sh
-	.venv/bin/pytest tests/chaos -m chaos $(ARGS)
+	.venv/bin/pytest tests/chaos -m chaos --timeout 1800 $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .grimp_cache .hypothesis

@@ -84,6 +84,7 @@ class Context:
         self._caller = caller
         self._calls: Calls | None = None
         self._stopped = threading.Event()
+        self._timed_out = False
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
         self._state: StepState | None = None
 
@@ -239,11 +240,12 @@ class Context:
         """
         if self._caller is not None:
             self._caller.check()
+        if self._timed_out or (self._deadline is not None and time.monotonic() > self._deadline):
+            raise StepTimeout(f"step {self.step} ran past its limit")
         if self._stopped.is_set():
             raise StepCancelled(f"step {self.step} of session {self._session.id} was cancelled")
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            raise StepTimeout(f"step {self.step} ran past its limit")
 
-    def stop(self) -> None:
-        """Make the next `check` raise. The heartbeat calls it when the claim is lost."""
+    def stop(self, why: type[Exception]) -> None:
+        """Make the next `check` raise. The heartbeat calls it when the claim is lost, or the time is up."""
+        self._timed_out = why is StepTimeout
         self._stopped.set()

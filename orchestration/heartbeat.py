@@ -7,7 +7,6 @@ One thread for each process. Steps shorter than a beat cost it nothing.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import threading
@@ -19,6 +18,7 @@ from ..errors import SessionNotFound, StepCancelled, StepTimeout
 from ..storage import sessions, steps
 from .context import Context
 from .engine import Engine, Lost, Work
+from .interrupting import cancel_in_loop, raise_in_thread
 from .memory import remembering
 from .turn import Turn
 
@@ -28,6 +28,8 @@ logger = logging.getLogger("celeriac.heartbeat")
 FLUSH_SECONDS = 0.02
 #: A step that does not heed its time limit is given up after so many more seconds.
 GRACE_SECONDS = 5.0
+#: What an event loop runs is given so long to end once it is cancelled, in seconds; then its thread is interrupted.
+LOOP_SECONDS = 1.0
 #: Seconds between writes of progress, and between looks at whether a step was cancelled.
 BEAT_SECONDS = 0.5
 
@@ -40,35 +42,12 @@ class _Beat:
     deadline: float | None
     last: float = field(default_factory=time.monotonic)
     shown: tuple[float, str | None] = (0.0, None)
+    #: When it was told to stop, and whether its thread was interrupted.
+    told: float | None = None
     stopped: bool = False
     paused: bool = False
     #: Held while its partial results are written, so that none is written twice: by the beat, the agent, the recording.
     writing: threading.Lock = field(default_factory=threading.Lock)
-
-
-class _TakenBack(BaseException):
-    """Raised in a thread in the place of what is taken back."""
-
-
-def raise_in_thread(thread: int, why: type[Exception] | None) -> None:
-    """Have an exception raised in another thread at its next line of Python; None, from the thread itself, takes back
-    one that was not raised yet.
-    """
-    if why is not None:
-        _ask(thread, why)
-        return
-    # Up to Python 3.12 a pending exception that is only cleared leaves a flag up: every call is slower then, and
-    # a traced one never begins. Raising lowers the flag, so another is raised in its place, here.
-    try:
-        _ask(thread, _TakenBack)
-        for _ in range(1000):
-            pass
-    except _TakenBack:
-        return
-
-
-def _ask(thread: int, why: type[BaseException]) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(why))
 
 
 class Heartbeat:
@@ -190,11 +169,20 @@ class Heartbeat:
             return False
 
     def _stop(self, beat: _Beat, why: type[Exception]) -> None:
-        """Ask the agent to stop: `ctx.check()` raises, and so does its thread at its next line of Python."""
-        if beat.stopped or self._beats.get(beat.work.claimed.claim) is not beat:
+        """Ask the agent to stop: `ctx.check()` raises; what its event loop runs is cancelled; where there is none, or
+        that does not help, its thread raises at its next line of Python.
+        """
+        if beat.stopped or beat.work.leaving or self._beats.get(beat.work.claimed.claim) is not beat:
+            return
+        now = time.monotonic()
+        if beat.told is None:
+            beat.told = now
+            beat.context.stop(why)
+            if cancel_in_loop(beat.thread):
+                return
+        elif now < beat.told + LOOP_SECONDS:
             return
         beat.stopped = True
-        beat.context.stop()
         self.interrupt(beat.thread, why)
 
     def _give_up(self, beat: _Beat) -> None:

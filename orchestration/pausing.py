@@ -25,5 +25,12 @@ def give_way(engine: Engine, work: Work) -> None:
         turn.event("step.paused", step=c.name, data={"attempt": c.attempts})
         return True
 
-    if engine.in_turn(c.session_id, put_back):
+    work.leaving = True
+    try:
+        paused = engine.in_turn(c.session_id, put_back)
+    except BaseException:
+        work.leaving = False
+        raise
+    work.leaving = paused
+    if paused:
         raise Paused(f"step {c.name} of session {c.session_id} stops here: the session is paused")

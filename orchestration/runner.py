@@ -84,6 +84,10 @@ def run(agent: Agent, context: Context, request: Any) -> AgentOutput:
         answer = agent.function(argument, context)
         if agent.is_async:
             answer = _run(answer)
+    except asyncio.CancelledError:
+        if context.is_stopped:
+            context.check()
+        raise
     finally:
         current.reset(token)
     return _output(agent, context, answer)

@@ -44,6 +44,8 @@ class Work:
     inline: bool = False
     #: What was recorded of it (JSON), where it is inline: its caller need not read it again.
     recorded: bytes | None = None
+    #: Its own thread is giving its claim up: that the claim is gone does not mean that the step has to be stopped.
+    leaving: bool = False
     #: The result that was found for it, and its place among those who would compute the same.
     hit: Hit | None = None
     flight: Flight | None = None

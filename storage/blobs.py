@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import BlobDamaged, BlobNotFound, KeyMissing, SealBroken, StorageError, TooLarge
+from .disk import explained, sync_folder
 from .faults import point
 from .keys.codec import Codec, refuse
 from .keys.sealing import is_sealed, key_of
@@ -63,7 +64,7 @@ class BlobStore:
         self._root = Path(root)
         self._max_bytes = max_bytes
         self._codec = codec
-        with _explained(f"blob folder {self._root}"):
+        with explained(f"blob folder {self._root}"):
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def put(self, data: bytes) -> str:
@@ -77,17 +78,17 @@ class BlobStore:
         codec = self._codec if self._codec is not None and self._codec.whole and not is_sealed(data) else None
         name = digest(data) if codec is None else codec.blob_name(data)
         path = self._path(name)
-        with _explained(f"blob {name} cannot be written"):
+        with explained(f"blob {name} cannot be written"):
             self._make_folders(path.parent)
             if not (self._holds(path, name) and _touched(path)):
                 _write_whole(path, _packed(codec, name, data))
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         return name
 
     def get(self, name: str) -> bytes:
         """The content of that hash. Raises BlobNotFound, BlobDamaged, and StorageError when it cannot be read."""
         path = self._path(name)
-        with _explained(f"blob {name} cannot be read"):
+        with explained(f"blob {name} cannot be read"):
             try:
                 return self._read(path, name)
             except FileNotFoundError:
@@ -104,11 +105,11 @@ class BlobStore:
         if not stored.startswith(_SEALED):
             self._check(stored, name)
         path = self._path(name)
-        with _explained(f"blob {name} cannot be written"):
+        with explained(f"blob {name} cannot be written"):
             self._make_folders(path.parent)
             if not (self._holds(path, name) and _touched(path)):
                 _write_whole(path, stored)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def _check(self, stored: bytes, name: str) -> None:
         """See that a plain blob holds what its name says, in the memory of a piece of it. Raises BlobDamaged."""
@@ -144,7 +145,7 @@ class BlobStore:
         Not while it may be deleted: the caller holds its row. Raises as `get`.
         """
         path = self._path(name)
-        with _explained(f"blob {name} cannot be sealed anew"):
+        with explained(f"blob {name} cannot be sealed anew"):
             try:
                 stored = _read_file(path, self._most())
             except FileNotFoundError:
@@ -157,12 +158,12 @@ class BlobStore:
             if after is None:
                 return False
             _write_whole(path, stored[: _HEADER.size] + after)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         return True
 
     def _start(self, name: str, most: int) -> bytes:
         path = self._path(name)
-        with _explained(f"blob {name} cannot be read"):
+        with explained(f"blob {name} cannot be read"):
             try:
                 return _read_file(path, most)
             except FileNotFoundError:
@@ -171,13 +172,13 @@ class BlobStore:
     def exists(self, name: str) -> bool:
         """Whether there is a blob of that hash (its content is not checked)."""
         path = self._path(name)
-        with _explained(f"blob {name} cannot be looked up"):
+        with explained(f"blob {name} cannot be looked up"):
             return path.is_file()
 
     def delete(self, name: str) -> bool:
         """Remove the blob; False when there was none."""
         path = self._path(name)
-        with _explained(f"blob {name} cannot be deleted"):
+        with explained(f"blob {name} cannot be deleted"):
             try:
                 path.unlink()
             except FileNotFoundError:
@@ -191,7 +192,7 @@ class BlobStore:
     def age(self, name: str) -> float:
         """Seconds since the content was last put. Who deletes unreferenced blobs leaves the young ones alone."""
         path = self._path(name)
-        with _explained(f"blob {name} cannot be looked up"):
+        with explained(f"blob {name} cannot be looked up"):
             try:
                 return time.time() - path.stat().st_mtime
             except FileNotFoundError:
@@ -225,7 +226,7 @@ class BlobStore:
         """Remove what killed writers left behind that long ago; returns how many files that were."""
         removed = 0
         for path, _ in self.temporary(older_than_seconds):
-            with _explained(f"temporary file {path.name} cannot be removed"), contextlib.suppress(FileNotFoundError):
+            with explained(f"temporary file {path.name} cannot be removed"), contextlib.suppress(FileNotFoundError):
                 path.unlink()
                 removed += 1
         return removed
@@ -241,7 +242,7 @@ class BlobStore:
                 folder.mkdir(mode=0o700)
             except FileExistsError:
                 continue
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
 
     def _holds(self, path: Path, name: str) -> bool:
         try:
@@ -303,7 +304,7 @@ def _packed(codec: Codec | None, name: str, data: bytes) -> bytes:
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    with _explained(f"blob folder {folder} cannot be listed"), os.scandir(folder) as entries:
+    with explained(f"blob folder {folder} cannot be listed"), os.scandir(folder) as entries:
         return list(entries)
 
 
@@ -314,15 +315,6 @@ def _touched(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        code = errno.errorcode.get(error.errno or 0, "unknown error")
-        raise StorageError(f"{what}: {error.strerror or error} ({code})") from error
 
 
 def _read_file(path: Path, most: int) -> bytes:
@@ -361,11 +353,3 @@ def _write_whole(path: Path, stored: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

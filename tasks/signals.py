@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from celery import current_task, signals
 
 from ..errors import CeleriacError
-from ..orchestration.heartbeat import raise_in_thread
+from ..orchestration.interrupting import raise_in_thread
 from . import own
 
 if TYPE_CHECKING:

@@ -133,28 +133,15 @@ def test_the_page_on_plans_runs_as_it_stands(tmp_path: Path) -> None:
     run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
-def test_the_page_on_operations_runs_as_it_stands(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "page",
+    ["archive", "backup", "conversations", "history", "maintenance", "operations", "retention", "state", "trees"],
+)
+def test_the_code_of_a_page_runs_as_it_stands(page: str, tmp_path: Path) -> None:
+    if page == "conversations":
+        pytest.importorskip("pydantic_ai")
     script = tmp_path / "page.py"
-    script.write_text("\n".join(blocks("docs/operations.md", "python")))
-    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
-
-
-def test_the_page_on_state_runs_as_it_stands(tmp_path: Path) -> None:
-    script = tmp_path / "page.py"
-    script.write_text("\n".join(blocks("docs/state.md", "python")))
-    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
-
-
-def test_the_page_on_histories_runs_as_it_stands(tmp_path: Path) -> None:
-    script = tmp_path / "page.py"
-    script.write_text("\n".join(blocks("docs/history.md", "python")))
-    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
-
-
-def test_the_page_on_conversations_runs_as_it_stands(tmp_path: Path) -> None:
-    pytest.importorskip("pydantic_ai")
-    script = tmp_path / "page.py"
-    script.write_text("\n".join(blocks("docs/conversations.md", "python")))
+    script.write_text("\n".join(blocks(f"docs/{page}.md", "python")))
     run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
@@ -164,30 +151,6 @@ def test_the_conversation_runs_without_a_model_service(tmp_path: Path) -> None:
     printed = run("conversation.py", *said, CELERIAC_DATA_DIR=str(tmp_path)).splitlines()
     assert printed[1:3] == ["It left Antwerp on Monday.", "I do not find that order: KeyError: 99."]
     assert printed[3].startswith("said: system, user, assistant, user, assistant, tool, assistant, user")
-
-
-def test_the_page_on_trees_runs_as_it_stands(tmp_path: Path) -> None:
-    script = tmp_path / "page.py"
-    script.write_text("\n".join(blocks("docs/trees.md", "python")))
-    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
-
-
-def test_the_page_on_backups_runs_as_it_stands(tmp_path: Path) -> None:
-    script = tmp_path / "page.py"
-    script.write_text("\n".join(blocks("docs/backup.md", "python")))
-    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
-
-
-def test_the_page_on_retention_runs_as_it_stands(tmp_path: Path) -> None:
-    script = tmp_path / "page.py"
-    script.write_text("\n".join(blocks("docs/retention.md", "python")))
-    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
-
-
-def test_the_page_on_archives_runs_as_it_stands(tmp_path: Path) -> None:
-    script = tmp_path / "page.py"
-    script.write_text("\n".join(blocks("docs/archive.md", "python")))
-    run(str(script), cwd=tmp_path, CELERIAC_DATA_DIR=str(tmp_path / "data"))
 
 
 def test_every_test_that_the_page_on_guarantees_names_is_there() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CeleriacError
+from ...storage.disk import sync_folder
 from ...storage.faults import point
 from ..agents import AgentOutput
 from ..reports.model import Report
@@ -79,7 +80,7 @@ def write_atomically(path: Path, content: bytes) -> Path:
         os.chmod(temporary, 0o644)
         point("before-report-rename")
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
@@ -94,13 +95,3 @@ def _sweep(folder: Path) -> None:
             left = _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
             if left and time.time() - entry.stat(follow_symlinks=False).st_mtime > LEFT_AFTER:
                 Path(entry.path).unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # other systems cannot open a folder
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,7 +9,6 @@ of whoever was killed; they are deleted by the next who has the lock.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -22,10 +21,9 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from ...errors import ArchiveError, StorageError
-from .. import tar
+from .. import disk, tar
+from ..disk import explained, sync_folder
 
-#: How long a lock is waited for, in seconds.
-PATIENCE: Final = 60.0
 #: What killed processes left may be deleted after so long, in seconds.
 LEFT_SECONDS: Final = 3600.0
 SUFFIX: Final = ".archive"
@@ -65,15 +63,10 @@ class ArchiveStore:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            until = time.monotonic() + PATIENCE
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    if time.monotonic() > until:
-                        raise ArchiveError(f"{folder}: an archive is being made or restored; try again later") from None
-                time.sleep(0.01)
+            with explained(f"the folder of archives {folder} cannot be locked"):
+                alone = disk.lock(handle, fcntl.LOCK_EX)
+            if not alone:
+                raise ArchiveError(f"{folder}: an archive is being made or restored; try again later")
             yield
         finally:
             os.close(handle)
@@ -107,7 +100,7 @@ class ArchiveStore:
             finally:
                 temporary.unlink(missing_ok=True)
             for folder in (path.parent, self.root):
-                _sync(folder)
+                sync_folder(folder)
         return size
 
     def put(self, file: str, pieces: Iterable[bytes]) -> None:
@@ -124,7 +117,7 @@ class ArchiveStore:
                 os.replace(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
-            _sync(path.parent)
+            sync_folder(path.parent)
 
     def remove(self, file: str) -> bool:
         """Delete an archive; False if it is not there."""
@@ -134,7 +127,7 @@ class ArchiveStore:
                 path.unlink()
             except FileNotFoundError:
                 return False
-            _sync(path.parent)
+            sync_folder(path.parent)
         return True
 
     def clean(self, session_id: str, kept: str | None) -> None:
@@ -170,21 +163,3 @@ class ArchiveStore:
                         count += 1
                         shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
         return count
-
-
-@contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Let faults of the disk be StorageError."""
-    try:
-        yield
-    except OSError as fault:
-        code = errno.errorcode.get(fault.errno or 0, "?")
-        raise StorageError(f"{what}: {fault.strerror or fault} ({code})") from fault
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

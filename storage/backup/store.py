@@ -12,7 +12,6 @@ deletes holds it alone; whoever writes a backup holds `.writer`.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -20,20 +19,19 @@ import secrets
 import shutil
 import stat
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from ...errors import BackupDamaged, BackupError, BackupNotFound, StorageError
+from ...errors import BackupDamaged, BackupError, BackupNotFound
+from .. import disk
+from ..disk import explained, sync_folder
 from ..keys.sealing import KeyRing, is_sealed
 from . import wrapping
 from .manifest import ID, Manifest, decode, encode, hash_of, number_of
 
 #: Largest manifest, in bytes: that of some terabytes.
 MOST_MANIFEST: Final = 1 << 28
-#: How long a lock is waited for, in seconds.
-PATIENCE: Final = 60.0
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
 _FOLDER: Final = re.compile(r"[0-9a-f]{2}")
 _TEMPORARY: Final = ".tmp-"
@@ -82,18 +80,13 @@ class BackupStore:
         if not self.root.is_dir():
             yield
             return
-        with _explained(f"the lock {name} of {self.root}"):
+        with explained(f"the lock {name} of {self.root}"):
             handle = os.open(self.root / name, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
         try:
-            until = time.monotonic() + PATIENCE
-            while True:
-                try:
-                    fcntl.flock(handle, kind | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    if time.monotonic() > until:
-                        raise BackupError(f"{self.root}: {busy}, for over {PATIENCE:g} s; try again later") from None
-                time.sleep(0.05)
+            with explained(f"the lock {name} of {self.root}"):
+                locked = disk.lock(handle, kind)
+            if not locked:
+                raise BackupError(f"{self.root}: {busy}, for over {disk.PATIENCE:g} s; try again later")
             yield
         finally:
             os.close(handle)
@@ -110,7 +103,7 @@ class BackupStore:
         """Write an object; gives the bytes that it takes. `settle` makes sure that the folders know of it."""
         stored = wrapping.wrap(content, compression, f"object {name}", self.keyring)
         path = self._path(name)
-        with _explained(f"the object {name} of a backup cannot be written"):
+        with explained(f"the object {name} of a backup cannot be written"):
             self._make(path.parent)
             _write(path, stored)
         with self._noting:
@@ -128,7 +121,7 @@ class BackupStore:
     def adopt(self, path: Path) -> None:
         """Take an object over that lies elsewhere on this disk under its name, and is known to be sound."""
         place = self._path(path.name)
-        with _explained(f"the object {path.name} of a backup cannot be taken over"):
+        with explained(f"the object {path.name} of a backup cannot be taken over"):
             self._make(place.parent)
             os.replace(path, place)
         with self._noting:
@@ -136,16 +129,16 @@ class BackupStore:
 
     def settle_root(self) -> None:
         """Sync the folder of the manifests."""
-        _sync(self.root)
+        sync_folder(self.root)
 
     def settle(self) -> None:
         """Sync the folders of all objects that were put."""
         with self._noting:
             folders, self._dirty = self._dirty, set()
         for folder in folders:
-            _sync(folder)
+            sync_folder(folder)
         if folders:
-            _sync(self._objects)
+            sync_folder(self._objects)
 
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
@@ -153,7 +146,7 @@ class BackupStore:
         return self._objects / name[:2] / name
 
     def _make(self, folder: Path) -> None:
-        with _explained(f"the folder {folder} cannot be made"):
+        with explained(f"the folder {folder} cannot be made"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     # -- manifests ---------------------------------------------------------------------------------------------------
@@ -162,7 +155,7 @@ class BackupStore:
         """The ids of all backups, the oldest first."""
         if not self.root.is_dir():
             return []
-        with _explained(f"the folder of backups {self.root} cannot be read"):
+        with explained(f"the folder of backups {self.root} cannot be read"):
             names = [path.name.removesuffix(_BACKUP) for path in self.root.iterdir() if path.name.endswith(_BACKUP)]
         return sorted((name for name in names if ID.fullmatch(name)), key=_place)
 
@@ -170,9 +163,9 @@ class BackupStore:
         """Make a backup of what was put; gives the hash of its manifest."""
         self.settle()
         stored = wrapping.wrap(encode(manifest), "zstd", f"manifest {manifest.id}", self.keyring)
-        with _explained(f"backup {manifest.id} cannot be written"):
+        with explained(f"backup {manifest.id} cannot be written"):
             _write(self.root / (manifest.id + _BACKUP), stored)
-            _sync(self.root)
+            sync_folder(self.root)
         return hash_of(stored)
 
     def stored(self, backup_id: str) -> bytes:
@@ -211,10 +204,10 @@ class BackupStore:
     def delete(self, backup_id: str) -> None:
         """Strike a backup off. Its objects go with `sweep`. Raises BackupNotFound."""
         self.stored(backup_id)
-        with _explained(f"backup {backup_id} cannot be deleted"):
+        with explained(f"backup {backup_id} cannot be deleted"):
             (self.root / (backup_id + _BACKUP)).unlink()
             (self.root / (backup_id + _KEPT)).unlink(missing_ok=True)
-            _sync(self.root)
+            sync_folder(self.root)
 
     def sweep(self, needed: Iterable[str], dry_run: bool = False) -> tuple[int, int]:
         """Delete objects that are not needed, and what killed writers left; gives how many, and their bytes. Only while
@@ -244,19 +237,9 @@ def _place(backup_id: str) -> tuple[int, str]:
     return number_of(backup_id), backup_id
 
 
-@contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as fault:
-        raise StorageError(
-            f"{what}: {fault.strerror or fault} ({errno.errorcode.get(fault.errno or 0, '?')})"
-        ) from fault
-
-
 def _read(path: Path, what: str, most: int) -> bytes:
     """A regular file of `most` bytes at most."""
-    with _explained(f"{what} of the backup cannot be read"):
+    with explained(f"{what} of the backup cannot be read"):
         try:
             handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
         except FileNotFoundError:
@@ -281,11 +264,3 @@ def _write(path: Path, stored: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from ...errors import StorageError
+from ..disk import sync_folder
 from .protocol import Capabilities, Item, Kept, chosen, grown, named
 
 _HEADS: Final = ".heads"
@@ -171,7 +172,7 @@ class _Talk:
             os.fsync(file.fileno())
             length = file.tell()
         if is_new:
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         self.confirm(length, entries)
 
     def confirm(self, length: int, entries: int) -> None:
@@ -233,11 +234,3 @@ def _until(lines: Iterator[tuple[Kept, int]], first: int, limit: int | None) -> 
         if len(found) == limit:
             break
     return found
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from ...errors import StorageError
 from .. import serial
+from ..disk import sync_folder
 from .protocol import Capabilities, Entry, Origin, Watch, Write, conflict, selected
 
 #: Names of more characters are cut, and told apart by a hash.
@@ -166,7 +167,7 @@ class _Folder:
         if len(moves) > 1:
             _write_synced(self.path / f"{_TEMPORARY}journal", serial.encode(moves))
             os.replace(self.path / f"{_TEMPORARY}journal", self.path / _JOURNAL)
-            _sync_folder(self.path)
+            sync_folder(self.path)
         self._move(moves)
         return versions
 
@@ -185,7 +186,7 @@ class _Folder:
                     os.replace(self.path / aside, self.path / target)
                 else:
                     os.unlink(self.path / target)
-        _sync_folder(self.path)
+        sync_folder(self.path)
         if len(moves) > 1:
             (self.path / _JOURNAL).unlink(missing_ok=True)
 
@@ -240,7 +241,7 @@ def _make_folder(path: Path) -> None:
     if path.is_dir():
         return
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _write_synced(path: Path, data: bytes) -> None:
@@ -249,11 +250,3 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -39,7 +39,7 @@ def test_a_failed_attempt_is_made_again_after_its_backoff(driver: Driver) -> Non
 
     session = driver.start(step("a", "flaky"))
     assert driver.run(session) == 1
-    assert driver.states(session) == {"a": "ready"}
+    assert driver.states(session)["a"] == "ready"
     assert driver.run_to_end(session) == "completed"
     assert session.result == 3
     assert tried[1] - tried[0] >= 0.05 and tried[2] - tried[1] >= 0.1
@@ -234,6 +234,88 @@ def test_what_a_stopped_async_agent_left_behind_does_not_go_on(driver: Driver) -
     driver.run(session)
     assert driver.states(session) == {"a": "failed", "b": "done"}
     assert session.output("b") == 0
+
+
+def test_what_an_agent_s_own_event_loop_runs_is_cancelled(driver: Driver) -> None:
+    """An exception that is raised somewhere in the loop would hit a callback, which swallows it."""
+
+    @driver.agent("busy", timeout=0.2)
+    def busy(request: Any, ctx: Any) -> Any:
+        loop, until = asyncio.new_event_loop(), time.monotonic() + 4
+        over = asyncio.Event()
+
+        def turn() -> None:
+            sum(range(20_000))
+            if time.monotonic() < until:
+                loop.call_soon(turn)
+            else:
+                over.set()
+
+        loop.call_soon(turn)
+        try:
+            loop.run_until_complete(over.wait())
+        finally:
+            loop.close()
+
+    session, began = driver.start(step("a", "busy")), time.monotonic()
+    driver.run(session)
+    assert time.monotonic() - began < 3
+    assert driver.states(session) == {"a": "failed"} and "StepTimeout" in str(session.error)
+
+
+def test_an_async_agent_that_is_stopped_tidies_up(driver: Driver) -> None:
+    tidied: list[bool] = []
+
+    @driver.agent("long", timeout=0.1)
+    async def long(request: Any, ctx: Any) -> Any:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.01)
+            tidied.append(True)
+
+    session, began = driver.start(step("a", "long")), time.monotonic()
+    driver.run(session)
+    assert time.monotonic() - began < 3
+    assert driver.states(session) == {"a": "failed"} and "StepTimeout" in str(session.error)
+    assert tidied == [True]
+
+
+def test_an_async_agent_that_heeds_no_cancelling_is_interrupted(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "LOOP_SECONDS", 0.1)
+
+    @driver.agent("deaf", timeout=0.1)
+    async def deaf(request: Any, ctx: Any) -> Any:
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            sum(range(1000))
+
+    session = driver.start(step("a", "deaf"))
+    driver.run(session)
+    assert driver.states(session) == {"a": "failed"} and "StepTimeout" in str(session.error)
+
+
+def test_a_step_that_gives_way_to_a_pause_is_not_stopped_on_its_way_out(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.0)
+    stopped: list[Any] = []
+    driver.heartbeat.interrupt = lambda *why: stopped.append(why)
+
+    @driver.agent("polite")
+    def polite(request: Any, ctx: Any) -> Any:
+        ctx.once("pause", session.pause)
+        try:
+            ctx.give_way()
+        finally:
+            time.sleep(0.2)
+
+    session = driver.start(step("a", "polite"))
+    driver.run(session)
+    assert driver.states(session)["a"] == "ready"
+    assert not stopped
 
 
 def test_a_running_agent_is_stopped_when_its_session_is_cancelled(driver: Driver) -> None:

@@ -119,7 +119,7 @@ def test_what_is_taken_back_leaves_the_thread_as_it_was() -> None:
     code = """
 import sys, threading
 from celeriac.errors import StepCancelled
-from celeriac.orchestration.heartbeat import raise_in_thread
+from celeriac.orchestration.interrupting import raise_in_thread
 me = threading.get_ident()
 for _ in range(100):
     raise_in_thread(me, None)
