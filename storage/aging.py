@@ -12,6 +12,7 @@ from sqlalchemy.types import BigInteger
 
 from .access import refusals
 from .agent_parts import agent_parts
+from .archives.tables import archives
 from .cache.tables import cached_results
 from .database import Database, Query, Row, Transaction
 from .histories.tables import cold_history, conversations, history
@@ -133,6 +134,7 @@ _PAYLOADS: Final = (
     (session_documents, octets(session_documents.c.body)),
     (agent_parts, octets(agent_parts.c.body)),
     (partial_results, octets(partial_results.c.body)),
+    (archives, archives.c.bytes),
 )
 _BYTES = Query(
     select(
@@ -145,7 +147,7 @@ _BYTES = Query(
 
 
 def bytes_of(tx: Transaction, session_id: str) -> tuple[int, int]:
-    """Bytes of what a session holds: of all of it, and of the messages among it."""
+    """Bytes of what a session holds, its archive with it: of all of it, and of the messages among it."""
     found = tx.rows(_BYTES, session=session_id)[0]
     return int(sum(found)), int(found[1])
 

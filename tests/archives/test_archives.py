@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from celeriac.errors import ArchiveDamaged, ArchiveError, ArchiveNotFound, KeyMissing, SessionError, SessionNotFound
 from celeriac.orchestration.archives import making
+from celeriac.orchestration.keeping.retention import Retention
 from celeriac.orchestration.plans import Step
 
 from .conftest import Store, archives_of, rich_session
@@ -306,3 +307,23 @@ def test_backups_have_archives_and_bring_them_back(new_store: NewStore, kind: st
     assert archives.verify(session_id).ok and archives.verify(other).ok
     archives.restore(session_id)
     assert shown(store, session_id) | {"found": 0} == before | {"found": 0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_retention_lets_old_archives_go_with_their_files(new_store: NewStore, kind: str) -> None:
+    store = new_store(kind, retention_archived_days=30.0)
+    ids = [rich_session(store, query) for query in ("old", "new")]
+    archives = archives_of(store)
+    old, new = (archives.create(one) for one in ids)
+    store.driver.engine.database.write(
+        lambda tx: tx.run(text("UPDATE sessions SET updated_at = updated_at - 86400 * 31 WHERE id = :i"), i=old.id)
+    )
+    retention = Retention(store.driver.engine, store.driver.engine.caller)
+    planned = retention.plan().kinds["sessions: archived"]
+    assert planned.count == 1 and planned.bytes >= old.bytes
+    gone = retention.run().kinds["sessions: archived"]
+    assert (gone.count, gone.bytes) == (planned.count, planned.bytes)
+    files = {path.name for path in Path(store.driver.settings.data_dir, "archives").rglob("*.archive")}
+    assert files == {new.file} and archives.verify(new.id).ok
+    with pytest.raises(SessionNotFound):
+        archives.get(old.id)
