@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from . import trees
+from . import attaching, trees
 from .board import Board
 from .cache import savings
 from .following import Interrupts, Manner, finish, follow
@@ -31,7 +31,7 @@ def sessions() -> None:
     """Find, show, follow and steer sessions. An ID may be cut short while it is the only one that starts so."""
 
 
-for command in (fork, *trees.COMMANDS):
+for command in (fork, *trees.COMMANDS, *attaching.COMMANDS):
     sessions.add_command(command)
 
 

@@ -87,3 +87,17 @@ def test_a_session_is_run_from_a_template(cli: Cli, folder: Path) -> None:
     ):
         result = cli(*given)
         assert result.exit_code == 2 and says in result.stderr and "Traceback" not in result.output
+
+
+def test_sessions_are_attached_listed_and_detached(cli: Cli, session: str) -> None:
+    other = told(cli, "sessions", "fork", session)["id"]
+    assert told(cli, "sessions", "attached", session) == []
+    assert cli("sessions", "attached", session).stdout == "no session is attached\n"
+    assert told(cli, "sessions", "attach", session, other) == {"id": session, "attached": [other]}
+    assert cli("sessions", "attach", session, other).stdout == f"{other}  as before\n"
+    assert [one["id"] for one in told(cli, "sessions", "attached", session)] == [other]
+    assert "parts" in cli("sessions", "attached", session).stdout
+    itself = cli("sessions", "attach", session, session)
+    assert itself.exit_code == 2 and "cannot be attached to itself" in itself.stderr
+    assert told(cli, "sessions", "detach", session, other) == {"id": session, "detached": [other]}
+    assert told(cli, "sessions", "attached", session) == []
