@@ -8,6 +8,7 @@ digest over its place and its body, so that a damaged, swapped or missing row is
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -266,7 +267,7 @@ def states(tx: Transaction, session_id: str) -> Iterator[tuple[int, State]]:
 def replace(tx: Transaction, session_id: str, number: int, state: State) -> None:
     """Write a checkpoint anew, as one that stands on its own."""
     session_state.forget(tx, session_id, [number])
-    _rebase(tx, session_id, number, number, state)
+    tx.many(_REBASE, _rebased(tx, session_id, [(number, number, state)]))
 
 
 _MARK = Query(
@@ -347,30 +348,38 @@ def prune(tx: Transaction, hot: Hot, keep: int, before: float = 0.0, most: int |
     except (CheckpointDamaged, SealBroken, KeyMissing):
         return []  # what is left of a damaged chain stays as it is: no step may fail because of it
     gone = [row[0] for row, stay in zip(rows, stays, strict=True) if not stay]
-    tx.many(_DROP, [{"session": hot.id, "wanted": number} for number in gone])
     freed = session_state.forget(tx, hot.id, [*gone, *full]) if rows[0][-1] else []
-    base = 0
+    base, anew = 0, list[tuple[int, int, State | None]]()
     for number, _, old_base, *_ in (row for row, stay in zip(rows, stays, strict=True) if stay):
         base = number if number in full or old_base == number else base
         if number in full or base != old_base:
-            _rebase(tx, hot.id, number, base, full.get(number))
+            anew.append((number, base, full.get(number)))
+    values = _rebased(tx, hot.id, anew)
+    tx.later(_DROP, [{"session": hot.id, "wanted": number} for number in gone])
+    tx.later(_REBASE, values)
     hot.checkpoint_base = base
     return freed
 
 
-def _rebase(tx: Transaction, session_id: str, number: int, base: int, full: State | None) -> None:
-    if full is not None:
-        session_state.refer(tx, session_id, number, full.values or {})
-        body = full.packed()
-    else:
-        _, old_base, kept, digest = tx.rows(_CHAIN, session=session_id, first=number, last=number)[0]
-        try:
-            body = _plain(tx, session_id, number, old_base, bytes(kept), bytes(digest))
-        except (CheckpointDamaged, SealBroken, KeyMissing):  # it stays damaged: its digest is of another base
-            tx.run(_REBASE, session=session_id, wanted=number, own=base, full=kept, sum=digest)
-            return
-    kept, digest = _as_kept(tx, session_id, number, base, body)
-    tx.run(_REBASE, session=session_id, wanted=number, own=base, full=kept, sum=digest)
+def _rebased(tx: Transaction, session_id: str, anew: Sequence[tuple[int, int, State | None]]) -> list[dict[str, Any]]:
+    """Values of checkpoints as (number, base, state) that are to have another base; a state for one of its own."""
+    changes = [number for number, _, full in anew if full is None]
+    there: dict[int, Sequence[Any]] = {}
+    if changes:
+        there = {row[0]: row for row in tx.rows(_CHAIN, session=session_id, first=changes[0], last=changes[-1])}
+    found = []
+    for number, base, full in anew:
+        if full is not None:
+            session_state.refer(tx, session_id, number, full.values or {})
+            kept, digest = _as_kept(tx, session_id, number, base, full.packed())
+        else:
+            _, old_base, kept, digest = there[number]
+            # one that is damaged stays so: its digest is of another base
+            with contextlib.suppress(CheckpointDamaged, SealBroken, KeyMissing):
+                body = _plain(tx, session_id, number, old_base, bytes(kept), bytes(digest))
+                kept, digest = _as_kept(tx, session_id, number, base, body)
+        found.append({"session": session_id, "wanted": number, "own": base, "full": kept, "sum": digest})
+    return found
 
 
 _NUMBERS = Query(select(_c.number).where(_c.session_id == bindparam("session")).order_by(_c.number))

@@ -91,7 +91,7 @@ class Transaction(Seals):
         if not isinstance(query, Query):
             query = Query(query)
         if self._later:
-            self.send_later()
+            self._send_waiting()
         text, carried = query.text(self._dialect)
         self._cursor.execute(text, {**carried, **values} if carried else values)
         return self._cursor
@@ -124,6 +124,8 @@ class Transaction(Seals):
             for one in values:
                 self._execute(query, one)
             return
+        if self._later:
+            self._send_waiting()
         text, carried = query.text(self._dialect)
         if carried:
             values = [{**carried, **v} for v in values]
@@ -153,6 +155,14 @@ class Transaction(Seals):
             self.many(query, values)
         else:
             self._later += [(query, one) for one in values]
+
+    def _send_waiting(self) -> None:
+        """Run what waits, in one round trip."""
+        if len(self._later) == 1:  # a pipeline for one statement only costs
+            self.send_later()
+            return
+        with self._cursor.connection.pipeline():
+            self.send_later()
 
     def send_later(self) -> None:
         """Run what waits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,13 +12,13 @@ if TYPE_CHECKING:
     from ..orchestration.keeping.retention import Retention
 
 
-class Upkeep:
+class Upkeep(ABC):
     """The upkeep of a Celeriac, which has an engine."""
 
     @property
+    @abstractmethod
     def engine(self) -> Engine:
         """The engine."""
-        raise NotImplementedError
 
     @property
     def backups(self) -> Backups:

