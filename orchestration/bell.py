@@ -6,6 +6,9 @@ import os
 import threading
 from collections import defaultdict
 
+#: A session, and whether only what brings it to rest is listened for.
+Heard = tuple[str, bool]
+
 
 class Bell:
     """Counts rings for each session that somebody here waits for; nobody waiting, nothing kept."""
@@ -16,21 +19,24 @@ class Bell:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._changed = threading.Condition()
-        self._rings: dict[str, int] = {}
-        self._waiting: dict[str, int] = defaultdict(int)
+        self._rings: dict[Heard, int] = {}
+        self._waiting: dict[Heard, int] = defaultdict(int)
 
-    def ring(self, session_id: str) -> None:
-        """Wake those who wait for this session."""
+    def ring(self, session_id: str, at_rest: bool) -> None:
+        """Wake those who wait for this session to change, and if it is now `at_rest` those who wait for that."""
         self._after_fork()
-        if session_id in self._waiting:
-            with self._changed:
-                self._rings[session_id] = self._rings.get(session_id, 0) + 1
-                self._changed.notify_all()
+        for heard in ((session_id, False), (session_id, True)) if at_rest else ((session_id, False),):
+            if heard in self._waiting:
+                with self._changed:
+                    self._rings[heard] = self._rings.get(heard, 0) + 1
+                    self._changed.notify_all()
 
-    def listen(self, session_id: str) -> Listening:
-        """Start to listen; rings from now on are not missed. Use it as a context manager."""
+    def listen(self, session_id: str, at_rest: bool = False) -> Listening:
+        """Start to listen for changes of a session, or only for those that bring it to rest (`at_rest`); rings from now
+        on are not missed. Use it as a context manager.
+        """
         self._after_fork()
-        return Listening(self, session_id)
+        return Listening(self, (session_id, at_rest))
 
     def _after_fork(self) -> None:
         """Begin anew in a forked process: the lock may have been held when it was forked, and nobody waits here."""
@@ -41,9 +47,9 @@ class Bell:
 class Listening:
     """One listener. `wait` returns at once if there was a ring since the last `wait`."""
 
-    def __init__(self, bell: Bell, session_id: str) -> None:
+    def __init__(self, bell: Bell, heard: Heard) -> None:
         self._bell = bell
-        self._id = session_id
+        self._id = heard
         self._heard = 0
 
     def __enter__(self) -> Listening:

@@ -244,11 +244,9 @@ class Calls:
             prefix=f"{c.name}/{position}-",
             phase=c.phase,
         )
-        rows.add([Step(name=one.name, agent=one.agent)])
-        row = rows.steps[0]
+        row = rows.add_call(one, body)
         row |= {"kind": kind, "member_of": c.number, "position": position, "attempts": 1}
         row |= {"status": "done", "result_epoch": row["epoch"]} if kind == calls.ONCE else {"status": "running"}
-        rows.inputs = [(row["number"], body)]
         for mine, new in zip(turn.change.added, rows.kept(), strict=True):
             mine.extend(new)
         hot.total_steps += 1

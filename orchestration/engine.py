@@ -39,6 +39,7 @@ from .session_cache import SessionCache
 from .state import stepstate
 from .state.opened import OpenedState, bound
 from .state.state import State
+from .states import AT_REST
 from .trees.lines import Trees
 from .turn import Turn, once
 from .work import Lost, Next, Work, lost
@@ -88,8 +89,8 @@ class Engine:
 
     # -- turns -------------------------------------------------------------------------------------------------------
 
-    def _changed(self, session_id: str, seq: int) -> None:
-        self.bell.ring(session_id)
+    def _changed(self, session_id: str, seq: int, status: str) -> None:
+        self.bell.ring(session_id, status in AT_REST)
         for listener in self.listeners:
             try:
                 listener(session_id, seq)
@@ -196,10 +197,12 @@ class Engine:
     ) -> Work:
         lasting = self._known.of(tx, claimed.session_id)
         body = serial.decode(graph.input_of(tx, claimed.session_id, claimed.number, claimed.input))
-        blobs = self.blobs if whole else None
-        lookup = Outputs(tx, blobs, lasting.identity, claimed.name, body.get("item"), self._recent, just)
-        asked = body.get("request")
-        request = doors.opened(self.guard, asked if body.get("literal") else render(asked, lookup), claimed.session_id)
+        request = body.get("request")
+        if not body.get("literal"):
+            blobs = self.blobs if whole else None
+            lookup = Outputs(tx, blobs, lasting.identity, claimed.name, body.get("item"), self._recent, just)
+            request = render(request, lookup)
+        request = doors.opened(self.guard, request, claimed.session_id)
         may_cache, forked = body.get("cache") is not False, lasting.fork is not None
         return Work(claimed, lasting.identity, request, lasting.permissions, may_cache=may_cache, forked=forked)
 

@@ -63,6 +63,13 @@ class Rows:
             self.steps.append(self._row(one, number, len(sources), member_of, position))
             self.inputs.append((number, _input(self._decided(one) if one.each or one.plan else one, item)))
 
+    def add_call(self, one: Step, body: str) -> dict[str, Any]:
+        """Add a step that waits for nothing, and that no other one waits for, with its input; gives its row."""
+        self._last += 1
+        self.steps.append(self._row(one, self._last, 0, None, 0))
+        self.inputs.append((self._last, body))
+        return self.steps[-1]
+
     def add_each(self, template: Step, member_of: int, items: Sequence[Any]) -> None:
         """Add one step for each item of a fan-out: `analyze` becomes `analyze-0`, `analyze-1` ..."""
         one = replace(template, each=None, when=None, after=())

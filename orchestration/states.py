@@ -38,6 +38,8 @@ SESSION_MOVES: dict[str, dict[str, str]] = {
 SESSION_STATES = tuple(SESSION_MOVES)
 #: A session in one of these has no step that can still run.
 SESSION_ENDED = ("completed", "failed", "cancelled", "archived")
+#: In one of these, nothing goes on by itself.
+AT_REST = (*SESSION_ENDED, "paused")
 
 
 def after(status: str, action: str, session_id: str) -> str:

@@ -11,7 +11,7 @@ from ..errors import SessionError, SessionNotFound
 from ..storage import events, sessions
 from ..storage.database import Transaction
 from .engine import Engine
-from .states import SESSION_ENDED
+from .states import AT_REST, SESSION_ENDED
 
 #: Seconds between looks at the database while waiting for other processes, at first and after a minute.
 LOOK_SECONDS = 0.005
@@ -26,15 +26,15 @@ class Waker(Protocol):
 
 
 class Follower:
-    """Waits for changes of one session: rings in this process, else looks that cost next to nothing while nothing
-    changes.
+    """Waits for changes of one session, or only for it to be `at_rest`: rings in this process, else looks that cost
+    next to nothing while nothing changes.
     """
 
-    def __init__(self, engine: Engine, session_id: str, waker: Waker | None) -> None:
+    def __init__(self, engine: Engine, session_id: str, waker: Waker | None, at_rest: bool = False) -> None:
         self._engine = engine
         self._id = session_id
         self._waker = waker
-        self._listening = engine.bell.listen(session_id)
+        self._listening = engine.bell.listen(session_id, at_rest)
         self._started = time.monotonic()
 
     def __enter__(self) -> Follower:
@@ -77,14 +77,14 @@ def wait(
     Raises TimeoutError, SessionNotFound.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    with Follower(engine, session_id, waker) as follower:
+    with Follower(engine, session_id, waker, at_rest=True) as follower:
         while True:
             check()
             hot = engine.database.read(lambda tx: sessions.status(tx, session_id))
             if hot is None:
                 raise SessionNotFound(f"no session {session_id!r}")
             status, seq = hot
-            if status in SESSION_ENDED or status == "paused":
+            if status in AT_REST:
                 return status
             left = 3600.0 if deadline is None else deadline - time.monotonic()
             if left <= 0:

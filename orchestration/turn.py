@@ -7,6 +7,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ..errors import SessionNotFound
@@ -14,8 +15,8 @@ from ..storage import checkpoints, events, serial, sessions
 from ..storage.database import Call, Database, Transaction
 
 T = TypeVar("T")
-#: Told after the commit: (session id, number of its last event).
-Listener = Callable[[str, int], None]
+#: Told after the commit: (session id, number of its last event, its status).
+Listener = Callable[[str, int, str], None]
 
 
 class Turn:
@@ -91,8 +92,8 @@ class Turn:
             checkpoints.append(self.tx, hot, self.kind or "step", self.label, self.change)
         sessions.save(self.tx, self.hot)
         if self._listener is not None and self._rows:
-            listener, session_id, seq = self._listener, self.hot.id, self.hot.event_seq
-            self.tx.after_commit.append(lambda: listener(session_id, seq))
+            told = self.hot.id, self.hot.event_seq, self.hot.status
+            self.tx.after_commit.append(partial(self._listener, *told))
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,18 +65,23 @@ def body_of(entry: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:
     """
     if not isinstance(entry, Mapping):
         raise HistoryError(f"an entry is a JSON object; found {type(entry).__name__}")
-    body = {name: value for name, value in entry.items() if name not in ("number", "timestamp")}
+    body = dict(entry)
+    body.pop("number", None)
+    at = body.pop("timestamp", None)
     if all(body.get(name) is None for name in _ONE_OF):
         raise HistoryError(f"an entry needs one of {', '.join(_ONE_OF)}; it has: {', '.join(map(str, body)) or 'none'}")
     _check(body, _FIELDS, "")
-    _check(body.get("metadata") or {}, _OF_METADATA, "metadata.")
-    return body, _seconds(entry.get("timestamp"))
+    if metadata := body.get("metadata"):
+        _check(metadata, _OF_METADATA, "metadata.")
+    return body, _seconds(at)
 
 
 def _check(given: Mapping[str, Any], fields: Mapping[str, tuple[str, Callable[[Any], bool]]], within: str) -> None:
-    for name, (allowed, passes) in fields.items():
-        value = given.get(name)
-        if value is not None and not passes(value):
+    for name, value in given.items():
+        if value is None or name not in fields:
+            continue
+        allowed, passes = fields[name]
+        if not passes(value):
             raise HistoryError(f"{within}{name} of an entry is {value!r:.100}; allowed: {allowed}")
 
 
