@@ -48,7 +48,7 @@ class Tries:
 
 def is_of_driver(fault: BaseException) -> bool:
     """Whether the driver raised it."""
-    return type(fault).__module__.startswith(("sqlite3", "pysqlite3", "psycopg", "sqlalchemy"))
+    return type(fault).__module__.startswith(("sqlite3", "pysqlite3", "apsw", "psycopg", "sqlalchemy"))
 
 
 def _is_clash(fault: BaseException) -> bool:

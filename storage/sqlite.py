@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .retries import is_of_driver
+
 #: Releases that carry the fix of the WAL-reset bug (reliability: S2): this version and later, and these backports.
 _FIXED = (3, 51, 3)
 _BACKPORTS = {(3, 44): 6, (3, 50): 7}
@@ -59,6 +61,11 @@ def prepare(connection: Any, _record: Any = None) -> None:
     library().register_adapter(type(None), _NOTHING.get)
     library().register_adapter(bytes, bytes)
     connection.isolation_level = None  # we say BEGIN IMMEDIATE and BEGIN ourselves (reliability: S1, S11)
+    set_up(connection)
+
+
+def set_up(connection: Any) -> None:
+    """Set the pragmas of a fresh connection, of whatever binding."""
     sound = is_sound(library().sqlite_version_info)
     for pragma in (
         "busy_timeout=10000",
@@ -72,6 +79,19 @@ def prepare(connection: Any, _record: Any = None) -> None:
         "trusted_schema=OFF",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def leave_log(connection: Any) -> None:
+    """Let a connection write with a rollback journal, if it is the only one. The next one that is opened sets up the
+    log again (`set_up`).
+    """
+    connection.execute("PRAGMA busy_timeout=0").fetchall()
+    try:
+        connection.execute("PRAGMA journal_mode=DELETE").fetchall()
+    except Exception as fault:
+        if not is_of_driver(fault):
+            raise
+    connection.execute("PRAGMA busy_timeout=10000").fetchall()
 
 
 #: How long the first in the queue looks for the gate to open before it sleeps, in seconds: to be woken takes about as

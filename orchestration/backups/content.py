@@ -72,16 +72,29 @@ class Kept:
             while ahead:
                 yield ahead.popleft().result()
 
+    def packed(self, table: str) -> Iterator[tuple[int, bytes]]:
+        """The chunks of a part as they were packed, each with the number of rows that it should have. Raises
+        BackupDamaged.
+        """
+        part = self.manifest.part(table)
+        if part is None:
+            return
+        for chunk in part.chunks:
+            yield chunk.rows, self._data(part, chunk)
+
     def _chunk(self, part: Part, chunk: Chunk) -> list[Any]:
-        data = self.store.get(chunk.name, self.manifest.sealed)
-        what = f"{self.manifest.id}: a chunk of {part.name}"
-        named = not self.twice or object_name("rows", data, self.manifest.naming) == chunk.name
-        if len(data) != chunk.size or not named:
-            raise BackupDamaged(f"{what} is another one than its manifest names")
-        rows = rows_of(data, len(part.columns))
+        rows = rows_of(self._data(part, chunk), len(part.columns))
         if len(rows) != chunk.rows:
+            what = f"{self.manifest.id}: a chunk of {part.name}"
             raise BackupDamaged(f"{what} has {len(rows)} rows, its manifest names {chunk.rows}")
         return rows
+
+    def _data(self, part: Part, chunk: Chunk) -> bytes:
+        data = self.store.get(chunk.name, self.manifest.sealed)
+        named = not self.twice or object_name("rows", data, self.manifest.naming) == chunk.name
+        if len(data) != chunk.size or not named:
+            raise BackupDamaged(f"{self.manifest.id}: a chunk of {part.name} is another one than its manifest names")
+        return data
 
     def blobs(self) -> Iterator[tuple[str, str]]:
         """Name of every blob, and the id of the key that it is sealed with (or nothing)."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy.engine.interfaces import Dialect
+
 from ...errors import BackupError
 from ...storage import schema, steps, workers
 from ...storage.backup import tables
@@ -17,6 +19,7 @@ from ...storage.backup.manifest import ARCHIVES, HISTORIES, STATE, Manifest
 from ...storage.backup.store import BackupStore
 from ...storage.backup.tables import Choice
 from ...storage.backup.transactions import alone
+from ...storage.backup.writer import NotStarted, Writer, apart
 from ...storage.database import Database
 from ...storage.histories.sql import SqlPlace
 from ...storage.presence import Presence
@@ -27,6 +30,8 @@ from .source import STATE_COLUMNS, Source, clear_state, put_state
 
 #: Epochs rise by so many over the highest that is known: claims may have been made that no table knows of any more.
 _EPOCHS: Final = 1000
+#: From so many bytes of rows on, it pays to start a process that inserts them.
+APART_BYTES = 16_000_000
 _FINAL: Final = ", ".join(f"'{status}'" for status in steps.FINAL)
 
 
@@ -75,7 +80,7 @@ def restore(
         _put_blobs(kept, source, needed, result)
         if source.archives is not None and (choice.is_all or choice.sessions):
             result.archives = put_back(kept, source.archives, choice.sessions)
-        with alone(source.database, write=True, whole=choice.is_all) as connection:
+        with _writing(source.database, kept, choice, recheck) as connection:
             highest = _highest_epoch(connection)
             replace(connection, source.database, content, choice, needed, result)
             _insert_entries(connection, kept, source, choice, result)
@@ -85,6 +90,20 @@ def restore(
         _put_state(kept, source, choice, result)
         _put_entries(kept, source, choice, result)
     return result
+
+
+@contextlib.contextmanager
+def _writing(database: Database, kept: Kept, choice: Choice, recheck: bool) -> Iterator[Any]:
+    """The transaction: of another process, where that is quicker, and can be started; not where all rows are to be read
+    back.
+    """
+    is_large = sum(part.size for part in kept.manifest.parts) >= APART_BYTES
+    if choice.is_all and database.is_sqlite and is_large and not recheck:
+        with contextlib.ExitStack() as held, contextlib.suppress(NotStarted):
+            yield held.enter_context(apart(database))
+            return
+    with alone(database, write=True, whole=choice.is_all) as connection:
+        yield connection
 
 
 @contextlib.contextmanager
@@ -132,12 +151,7 @@ def replace(
         if table.name in stay:
             continue
         tables.clear(connection, dialect, table, choice)
-        count = 0
-        for rows in _chosen(content, choice, table.name):
-            columns = content.columns(table.name) or ()
-            tables.insert(connection, dialect, table.name, columns, rows)
-            count += len(rows)
-        if count:
+        if count := _insert(connection, dialect, content, choice, table.name):
             result.rows[table.name] = count
     if needed:
         columns = content.columns("blobs") or ()
@@ -147,6 +161,21 @@ def replace(
     tables.continue_numbers(connection, dialect)
     if choice.sessions and result.rows.get("sessions", 0) < len(choice.sessions):
         raise BackupError(f"{result.id} has not all of the sessions {', '.join(choice.sessions)}")
+
+
+def _insert(connection: Any, dialect: Dialect, content: Content, choice: Choice, table: str) -> int:
+    """Add the chosen rows of a table; gives how many."""
+    columns = content.columns(table) or ()
+    count = 0
+    if isinstance(connection, Writer) and isinstance(content, Kept) and choice.is_all:
+        for rows, chunk in content.packed(table):
+            tables.insert_chunk(connection, dialect, table, columns, rows, chunk)
+            count += rows
+        return count
+    for found in _chosen(content, choice, table):
+        tables.insert(connection, dialect, table, columns, found)
+        count += len(found)
+    return count
 
 
 def _highest_epoch(connection: Any) -> int:

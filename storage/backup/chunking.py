@@ -46,7 +46,7 @@ def _joined(rows: list[bytes]) -> bytes:
     return b"\xdd" + len(rows).to_bytes(4, "big") + b"".join(rows)
 
 
-def rows_of(chunk: bytes, width: int) -> list[list[Any]]:
+def rows_of(chunk: bytes | memoryview, width: int) -> list[list[Any]]:
     """The rows of a chunk, of so many values each. Raises BackupDamaged for what is none."""
     try:
         rows = _DECODER.decode(chunk)

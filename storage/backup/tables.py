@@ -15,6 +15,7 @@ from ..database import Query
 from ..schema import DECLARED
 from ..session_state import scope_of
 from ..tables import blobs, metadata
+from .writer import Writer
 
 #: `metadata` knows a table once its module is imported.
 assert DECLARED
@@ -146,24 +147,34 @@ def clear(connection: Any, dialect: Dialect, table: Table, choice: Choice) -> No
 
 def insert(connection: Any, dialect: Dialect, name: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Add rows to a table."""
-    quote = dialect.identifier_preparer.quote
-    into = f"{quote(name)} ({', '.join(map(quote, names))})"
     if dialect.name == "sqlite":
-        connection.executemany(f"INSERT INTO {into} VALUES ({', '.join('?' * len(names))})", rows)
+        connection.executemany(_inserting(dialect, name, names), rows)
         return
-    with connection.cursor() as cursor, cursor.copy(f"COPY {into} FROM STDIN") as copy:
+    with connection.cursor() as cursor, cursor.copy(f"COPY {_into(dialect, name, names)} FROM STDIN") as copy:
         for row in rows:
             copy.write_row(row)
+
+
+def insert_chunk(writer: Writer, dialect: Dialect, name: str, names: Sequence[str], count: int, chunk: bytes) -> None:
+    """Add a chunk of so many rows to a table as it is."""
+    writer.insert(_inserting(dialect, name, names), len(names), count, chunk)
+
+
+def _into(dialect: Dialect, name: str, names: Sequence[str]) -> str:
+    quote = dialect.identifier_preparer.quote
+    return f"{quote(name)} ({', '.join(map(quote, names))})"
+
+
+def _inserting(dialect: Dialect, name: str, names: Sequence[str]) -> str:
+    return f"INSERT INTO {_into(dialect, name, names)} VALUES ({', '.join('?' * len(names))})"
 
 
 def insert_missing(
     connection: Any, dialect: Dialect, name: str, names: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
     """Add those rows to a table whose keys are not there."""
-    quote = dialect.identifier_preparer.quote
-    mark = "?" if dialect.name == "sqlite" else "%s"
-    marks = ", ".join([mark] * len(names))
-    text = f"INSERT INTO {quote(name)} ({', '.join(map(quote, names))}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+    marks = ", ".join(["?" if dialect.name == "sqlite" else "%s"] * len(names))
+    text = f"INSERT INTO {_into(dialect, name, names)} VALUES ({marks}) ON CONFLICT DO NOTHING"
     for row in rows:
         connection.execute(text, tuple(row))
 

@@ -41,7 +41,7 @@ def alone(database: Database, write: bool = False, whole: bool = False) -> Itera
         held.callback(connection.close)  # rolls back what was not committed
         try:
             if whole and database.is_sqlite:
-                _leave_log(connection)
+                sqlite.leave_log(connection)
             for statement in _BEGINNINGS[database.is_sqlite, write]:
                 connection.execute(statement)
             yield connection
@@ -50,16 +50,3 @@ def alone(database: Database, write: bool = False, whole: bool = False) -> Itera
             if is_of_driver(fault):
                 raise StorageError(f"the database refused: {type(fault).__name__}: {fault}") from fault
             raise
-
-
-def _leave_log(connection: Any) -> None:
-    """Let a connection to SQLite write with a rollback journal, if it is the only one. The next one that is opened sets
-    up the log again (`sqlite.prepare`).
-    """
-    connection.execute("PRAGMA busy_timeout=0")
-    try:
-        connection.execute("PRAGMA journal_mode=DELETE").fetchall()
-    except Exception as fault:
-        if not is_of_driver(fault):
-            raise
-    connection.execute("PRAGMA busy_timeout=10000")

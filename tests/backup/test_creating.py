@@ -226,4 +226,4 @@ print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) /
         )
         peaks.append(int(done.stdout))
     assert peaks[1] < 200, peaks
-    assert peaks[1] - peaks[0] < 40, peaks
+    assert peaks[1] - peaks[0] < 60, peaks  # of 80 MB more

@@ -58,7 +58,7 @@ def kill_while_creating(store: Store, rounds: int) -> None:
     store.backups.restore(made.id, safety=False)
 
 
-def kill_while_restoring(store: Store, rounds: int) -> None:
+def kill_while_restoring(store: Store, rounds: int, apart: bool = False) -> None:
     """Kill restores of two backups at random moments; see that the store is as in one of them, whole."""
     chance = random.Random(SEED)
     whole = []
@@ -75,7 +75,8 @@ def kill_while_restoring(store: Store, rounds: int) -> None:
     for number in range(rounds):
         if number % 2:  # nobody else has it open: a SQLite file is written in place
             store.driver.engine.database.connections.let_go()
-        kill_later(store, "restore", chance.uniform(0.0, 0.15))
+        how, most = ("restore", 0.15) if not apart else ("restore-apart", 0.6)
+        kill_later(store, how, chance.uniform(0.0, most))
         now = {k: v for k, v in store.content().items() if k not in ("sessions", "steps", "cache_cutoffs")}
         assert now in states, f"seed {SEED}"
         for one in store.driver.sessions.list(limit=1000):
@@ -90,6 +91,10 @@ def test_a_backup_that_is_killed_is_not_listed_and_the_store_is_as_it_was(new_st
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_restore_that_is_killed_is_in_or_not(new_store: NewStore, kind: str) -> None:
     kill_while_restoring(new_store(kind), 2)
+
+
+def test_a_restore_by_a_process_of_its_own_that_is_killed_is_in_or_not(new_store: NewStore) -> None:
+    kill_while_restoring(new_store(), 4, apart=True)
 
 
 def test_what_a_killed_import_leaves_is_swept(new_store: NewStore) -> None:

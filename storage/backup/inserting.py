@@ -1,0 +1,138 @@
+"""A transaction on a SQLite file in a process of its own, told what to do over a pipe: the side that writes.
+
+`writer.py` is the other side, and says why there are two. What it sends are frames: a kind, two numbers, and bytes. If
+the pipe ends before a COMMIT was asked for, whatever ended it, nothing of the transaction is in.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import struct
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ...errors import BackupDamaged
+from .. import sqlite
+from ..retries import is_of_driver
+from .chunking import rows_of
+
+#: Kind, length of the bytes that follow, and of a chunk: how many rows it has.
+HEADER: Final = struct.Struct(">BQQ")
+#: Asked for: a statement with its values (msgpack); where the chunks that follow go: an INSERT and the number of its
+#: values (msgpack); a chunk of rows; the COMMIT.
+STATEMENT, INTO, CHUNK, COMMIT = range(4)
+#: Answered: rows (msgpack); what the driver refused, what is damaged, and what else went wrong, as text. The opened
+#: transaction is answered too, and a chunk only if it was not inserted.
+DONE, REFUSED, DAMAGED, FAILED = range(4)
+
+_PACK = msgspec.msgpack.encode
+_UNPACK = msgspec.msgpack.decode
+
+
+def connect(path: Path) -> Any:
+    """A connection to a SQLite file, set up as all are: of `apsw`, if it is there, whose inserts take half of the time.
+    No other process may have both libraries at one file: closing it with one would let go of the other's locks.
+    """
+    try:
+        import apsw
+    except ImportError:
+        return _with_standard(path)
+    major, minor, patch = map(int, apsw.sqlite_lib_version().split(".")[:3])
+    if not sqlite.is_sound((major, minor, patch)) or "ENABLE_FTS5" not in apsw.compile_options:
+        return _with_standard(path)
+    connection = apsw.Connection(str(path))
+    sqlite.set_up(connection)
+    return connection
+
+
+def _with_standard(path: Path) -> Any:
+    connection = sqlite.library().connect(str(path))
+    sqlite.prepare(connection)
+    return connection
+
+
+class Inserter:
+    """Does what it is told on one connection, and answers."""
+
+    def __init__(self, connection: Any, asked: int, answered: int) -> None:
+        self._connection = connection
+        self._asked = asked
+        self._answered = answered
+        self._buffer = memoryview(bytearray(1 << 20))
+        self._into = ""
+        self._width = 0
+
+    def serve(self) -> None:
+        """Open the transaction; then do what is asked for until the COMMIT, or until nobody asks any more."""
+        try:
+            sqlite.leave_log(self._connection)
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._answer(DONE, _PACK([]))
+            while (asked := self._next()) is not None:
+                kind, body, rows = asked
+                self._do(kind, body, rows)
+        except BackupDamaged as fault:
+            self._answer(DAMAGED, str(fault).encode())
+        except OSError as fault:  # the other side is gone
+            raise SystemExit(1) from fault
+        except Exception as fault:
+            self._answer(REFUSED if is_of_driver(fault) else FAILED, f"{type(fault).__name__}: {fault}".encode())
+        finally:
+            self._connection.close()
+
+    def _do(self, kind: int, body: memoryview, rows: int) -> None:
+        if kind == CHUNK:
+            found = rows_of(body, self._width)
+            if len(found) != rows:
+                raise BackupDamaged(f"a chunk has {len(found)} rows, its manifest names {rows}")
+            self._connection.executemany(self._into, found)
+        elif kind == INTO:
+            self._into, self._width = _UNPACK(body)
+        elif kind == STATEMENT:
+            text, values = _UNPACK(body)
+            self._answer(DONE, _PACK(self._connection.execute(text, values).fetchall()))
+        else:
+            self._connection.execute("COMMIT")
+            self._answer(DONE, _PACK([]))
+
+    def _next(self) -> tuple[int, memoryview, int] | None:
+        """The next frame; None if there comes none."""
+        header = self._read(HEADER.size)
+        if header is None:
+            return None
+        kind, size, rows = HEADER.unpack(header)
+        body = self._read(size)
+        return None if body is None else (kind, body, rows)
+
+    def _read(self, size: int) -> memoryview | None:
+        """So many bytes, which stand until the next are read; None if the pipe ends before."""
+        if size > len(self._buffer):
+            self._buffer = memoryview(bytearray(size))
+        wanted = self._buffer[:size]
+        have = 0
+        while have < size:
+            got = os.readv(self._asked, [wanted[have:]])
+            if not got:
+                return None
+            have += got
+        return wanted
+
+    def _answer(self, kind: int, body: bytes) -> None:
+        left = memoryview(HEADER.pack(kind, len(body), 0) + body)
+        while left:
+            left = left[os.write(self._answered, left) :]
+
+
+def main(path: str) -> None:
+    """Serve what is asked on the standard input, in this process, on a database."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other side decides: it ends the pipe
+    gc.disable()  # rows come and go by the million, without cycles
+    answered = os.dup(1)
+    os.dup2(2, 1)  # what anything prints is no answer
+    sys.stdout = sys.stderr
+    Inserter(connect(Path(path)), 0, answered).serve()

@@ -1,0 +1,155 @@
+"""A change of nearly all of a SQLite file, in one transaction, by a process of its own.
+
+While this one reads, checks and unpacks what a backup has, the other one inserts it. Threads of one process would not:
+each row that is inserted lets go of the interpreter's lock for a moment, too short for another thread to take it, and
+so the one that reads would get hardly anything done meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ...errors import BackupDamaged, StorageError
+from .. import sqlite
+from ..database import Database
+from .inserting import CHUNK, COMMIT, DAMAGED, DONE, HEADER, INTO, REFUSED, STATEMENT
+
+#: The other side imports from where this one does.
+_PROGRAM: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    f"from {__package__}.inserting import main; main(sys.argv[2])"
+)
+#: As much as may be on its way, in bytes, where the system allows it: about a chunk.
+_PIPE_BYTES: Final = 1 << 20
+_PACK = msgspec.msgpack.encode
+
+
+class NotStarted(Exception):
+    """The process did not come up."""
+
+
+class Found(list[list[Any]]):
+    """The rows of a statement, as cursors give them."""
+
+    def fetchone(self) -> list[Any] | None:
+        """The first row, or None."""
+        return self[0] if self else None
+
+    def fetchall(self) -> list[list[Any]]:
+        """All rows."""
+        return self
+
+
+class Writer:
+    """The transaction, used as a connection of the driver. Raises StorageError for what the database refuses, also for
+    what was asked for before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        command = [sys.executable or "", "-c", _PROGRAM, json.dumps(sys.path), str(path)]
+        try:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        except OSError as fault:
+            raise NotStarted from fault
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._asking, self._answers = self._process.stdin, self._process.stdout
+        self._into = ""
+        with contextlib.suppress(AttributeError, OSError):
+            fcntl.fcntl(self._asking, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        if not select.select([self._answers], [], [], None)[0] or not (opened := self._read(HEADER.size)):
+            self.close()
+            raise NotStarted
+        self._understood(*HEADER.unpack(opened))
+
+    def execute(self, text: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> Found:
+        """Run a statement; gives all of its rows."""
+        self._ask(STATEMENT, _PACK([text, values]))
+        return self._answer()
+
+    def executemany(self, text: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run an INSERT of one row for each of the rows."""
+        if rows := list(rows):
+            self.insert(text, len(rows[0]), len(rows), _PACK(rows))
+
+    def insert(self, text: str, width: int, count: int, chunk: bytes) -> None:
+        """Run an INSERT of one row for each of the `count` rows of a chunk, with `width` values each. Raises
+        BackupDamaged, for this chunk or for one before.
+        """
+        if text != self._into:
+            self._ask(INTO, _PACK([text, width]))
+            self._into = text
+        self._ask(CHUNK, chunk, count)
+        if select.select([self._answers], [], [], 0)[0]:
+            self._answer()
+
+    def commit(self) -> None:
+        """Commit the transaction."""
+        self._ask(COMMIT, b"")
+        self._answer()
+
+    def close(self) -> None:
+        """End the process; what was not committed is not in."""
+        self._asking.close()
+        self._answers.close()
+        self._process.wait()
+
+    def _ask(self, kind: int, body: bytes, rows: int = 0) -> None:
+        try:
+            os.writev(self._asking.fileno(), [HEADER.pack(kind, len(body), rows)])
+            left = memoryview(body)
+            while left:
+                left = left[os.write(self._asking.fileno(), left) :]
+        except BrokenPipeError:
+            self._answer()  # says why, or that it is gone
+            raise
+
+    def _answer(self) -> Found:
+        header = self._read(HEADER.size)
+        if header is None:
+            raise StorageError(f"the process that wrote the database has ended with {self._process.wait()}")
+        return self._understood(*HEADER.unpack(header))
+
+    def _understood(self, kind: int, size: int, _rows: int) -> Found:
+        body = self._read(size) or b""
+        if kind == DONE:
+            return Found(msgspec.msgpack.decode(body))
+        text = body.decode(errors="replace")
+        if kind == DAMAGED:
+            raise BackupDamaged(text)
+        raise StorageError(f"the database refused: {text}" if kind == REFUSED else text)
+
+    def _read(self, size: int) -> bytes | None:
+        found = b""
+        while len(found) < size:
+            more = self._answers.read(size - len(found))
+            if not more:
+                return None
+            found += more
+        return found
+
+
+@contextlib.contextmanager
+def apart(database: Database) -> Iterator[Writer]:
+    """A transaction on SQLite that changes all, as `transactions.alone` is one, in a process of its own. Raises
+    NotStarted, before anything is done.
+    """
+    connections = database.connections
+    connections.let_go()
+    with connections.busy, sqlite.through(connections.gate):
+        writer = Writer(database.path)
+        try:
+            yield writer
+            writer.commit()
+        finally:
+            writer.close()
