@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,12 +18,35 @@ from celeriac.storage import sqlite
 from celeriac.storage.backup import inserting, writer
 from celeriac.storage.backup.writer import Writer, apart
 
-from .conftest import Store
+from .conftest import INLINE, Store
 
 NewStore = Callable[..., Store]
 #: Restoring writes these on its own account.
 OWN = ("sessions", "steps", "cache_cutoffs")
 ROWS = [["", "a", "{}", 1.0]]
+
+
+#: Restores where no file may be larger than so many bytes.
+FULL = """
+import resource, sys
+from celeriac.config import Settings
+from celeriac.errors import StorageError
+from celeriac.orchestration.agents import Registry
+from celeriac.orchestration.backups import restoring
+from celeriac.orchestration.backups.backups import Backups
+from celeriac.orchestration.engine import Engine
+url, folder, backup, size, restoring.APART_BYTES = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
+settings = {"data_dir": folder, "database_url": url, "backups_dir": folder + "/../backups"}
+engine = Engine(Settings.load(settings, environ={}), Registry())
+backups = Backups(engine, engine.caller)
+backups.list()
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+try:
+    backups.restore(backup, safety=False)
+    print("restored")
+except StorageError as fault:
+    print(f"refused: {fault}")
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +172,34 @@ def test_nothing_is_in_without_the_commit_and_others_can_write_at_once(
             raise KeyboardInterrupt
     assert a.content() == before
     assert a.work("after it", 10)
+
+
+@pytest.mark.parametrize("apart_bytes", [0, 1 << 60], ids=["apart", "here"])
+def test_a_full_disk_is_a_clear_error_and_nothing_has_changed(new_store: NewStore, apart_bytes: int) -> None:
+    a = new_store()
+    a.work("lighthouses", *[INLINE - 100] * 200)
+    made = a.backups.create()
+    with apart(a.driver.engine.database) as connection:
+        for table in ("results", "step_inputs", "checkpoints", "events"):
+            connection.execute(f"DELETE FROM {table}")
+    a.driver.engine.database.dispose()
+    shrunk = sqlite.library().connect(a.driver.engine.database.path)
+    shrunk.execute("VACUUM")
+    shrunk.close()
+    before = a.content()
+    a.driver.engine.database.dispose()
+    size = a.driver.engine.database.path.stat().st_size + 100_000
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, a.url, str(a.folder), made.id, str(size), str(apart_bytes)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("refused: the database refused: "), done
+    assert "full" in done.stdout or "disk I/O error" in done.stdout
+    assert a.content() == before
+    a.backups.restore(made.id, safety=False)
+    assert a.content() != before
 
 
 def test_it_ends_when_nobody_asks_any_more(with_backup: Store, started: list[Writer]) -> None:
