@@ -77,12 +77,15 @@ def _passphrase() -> str:
 @json_option
 @pass_invocation
 def list_(invocation: Invocation, as_json: bool) -> None:
-    """List the keys, and how much in the database and in blobs is sealed with each."""
+    """List the keys: how much in the database and in blobs is sealed with each, how many archives and which backups
+    need it.
+    """
     from ..orchestration import rotating
+    from ..orchestration.backups import keyed
 
     ring = _ring(invocation.settings())
     with _everybodys(invocation, "read") as c:
-        tally = rotating.counted(c.engine)
+        tally, backups = rotating.counted(c.engine), keyed.needed(c.engine)
     found: list[dict[str, Any]] = [
         {
             "id": key_id,
@@ -90,15 +93,21 @@ def list_(invocation: Invocation, as_json: bool) -> None:
             "in_ring": key_id in ring.ids,
             "fingerprint": _fingerprint(ring, key_id),
             "sealed": tally.found[key_id],
+            "archives": tally.archives[key_id],
+            "backups": backups.get(key_id, []),
         }
-        for key_id in dict.fromkeys((*ring.ids, *sorted(tally.found)))
+        for key_id in dict.fromkeys((*ring.ids, *sorted({*tally.found, *tally.archives, *backups})))
     ]
     if as_json:
         document(found)
         return
-    columns = ("key", "state", "fingerprint", "sealed objects")
-    rows = [(one["id"], _state(one), one["fingerprint"] or "", one["sealed"]) for one in found]
-    table(columns, rows, right=("sealed objects",))
+    counts = ("sealed objects", "archives", "backups")
+    rows = [
+        (one["id"], _state(one), one["fingerprint"] or "", one["sealed"], one["archives"], len(one["backups"]))
+        for one in found
+    ]
+    table(("key", "state", "fingerprint", *counts), rows, right=counts)
+    _say_backups(backups, ring.active)
 
 
 @contextlib.contextmanager
@@ -138,39 +147,54 @@ def _state(one: dict[str, Any]) -> str:
 @pass_invocation
 @click.pass_context
 def rotate(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
-    """Bring what is sealed under the active key, in batches, while work goes on; and, with encrypt = "all", what lies
-    plain under seal.
+    """Bring what is sealed under the active key, archives as well, in batches, while work goes on; and, with
+    encrypt = "all", what lies plain under seal. Backups stay as they are; those that need other keys are named.
 
     Interrupted, it is simply run again. Exit code 1 if something could not be opened; that stays as it is.
     """
     from ..orchestration import rotating
+    from ..orchestration.backups import keyed
 
     ring = _ring(invocation.settings())
     with _everybodys(invocation, "admin") as c:
         tally = rotating.rotate(c.engine, ring, _tell_on_terminal())
-        left = rotating.counted(c.engine).found
+        left, backups = rotating.counted(c.engine), keyed.needed(c.engine)
     for said in tally.refused[:20]:
         say(f"celeriac: {said}")
-    others = {key_id: count for key_id, count in left.items() if key_id != ring.active}
+    others = {key_id: count for key_id, count in (left.found + left.archives).items() if key_id != ring.active}
     if as_json:
-        counts = {"rewrapped": tally.rewrapped, "sealed": tally.sealed, "refused": len(tally.refused)}
-        document({"active": ring.active, **counts, "others": others})
+        counts = {"rewrapped": tally.rewrapped, "sealed": tally.sealed, "archives": tally.renewed}
+        old = {key_id: ids for key_id, ids in backups.items() if key_id != ring.active}
+        document(
+            {"active": ring.active, **counts, "refused": len(tally.refused), "others": others, "backups": old},
+        )
     else:
         print(f"{tally.rewrapped} rewrapped with {ring.active}, {len(tally.refused)} could not be opened")
+        if tally.renewed:
+            print(f"{tally.renewed} archives written anew")
         if tally.sealed:
             print(
                 f"{tally.sealed} sealed that lay plain; the database's free pages may hold them until its next VACUUM"
             )
         if not others and not tally.refused:
-            print("no other key is needed any more")
+            print(f"no other key is needed any more{' but for backups' if set(backups) - {ring.active} else ''}")
+        _say_backups(backups, ring.active)
     ctx.exit(1 if tally.refused else 0)
+
+
+def _say_backups(backups: dict[str, list[str]], active: str) -> None:
+    """Which backups need other keys than the active one: they are not rewritten."""
+    for key_id, ids in sorted(backups.items()):
+        if key_id != active:
+            print(f"{key_id} is needed for these backups, which are not rewritten: {', '.join(ids)}")
 
 
 def _tell_on_terminal() -> Callable[[Tally], None]:
     def tell(tally: Tally) -> None:
         if sys.stderr.isatty():
             click.echo(
-                f"\r{sum(tally.found.values())} looked at, {tally.rewrapped} rewrapped, {tally.sealed} sealed",
+                f"\r{sum(tally.found.values())} looked at, {tally.rewrapped} rewrapped, {tally.sealed} sealed, "
+                f"{tally.renewed} archives",
                 err=True,
                 nl=False,
             )

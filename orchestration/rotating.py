@@ -1,4 +1,5 @@
-"""Bringing all that is sealed under the active key, and, with `encrypt = "all"`, all that lies plain under seal.
+"""Bringing all that is sealed under the active key, and, with `encrypt = "all"`, all that lies plain under seal: in the
+database, in blobs, in other places of keyed state, in archives.
 
 May run beside workers, in any number of processes, and again after it was killed: each part passes over what is done.
 """
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from ..storage.keys import covering, memories, putaway, restating, rewrapping
 from ..storage.keys.rewrapping import Tally
 from ..storage.keys.sealing import KeyRing
+from .archives import keyed, renewing
 from .engine import Engine
 from .state import covering as state_covering
 
@@ -18,6 +20,15 @@ Told = Callable[[Tally], None]
 
 def rotate(engine: Engine, keyring: KeyRing, told: Told = lambda tally: None) -> Tally:
     """Do it; `told` hears how far it is. What cannot be opened stays as it is, and is named in the tally's `refused`.
+
+    Archives come last: what is archived meanwhile is among them, or has been brought before.
+    """
+    total = _bring(engine, keyring, told)
+    return total + renewing.renew_all(engine, keyring, _bring, lambda tally: told(total + tally))
+
+
+def _bring(engine: Engine, keyring: KeyRing, told: Told = lambda tally: None) -> Tally:
+    """Bring rows, blobs, and keyed state in other places.
 
     Keyed state comes first: what is written there is recorded in rows, which come after it.
     """
@@ -42,8 +53,11 @@ def rotate(engine: Engine, keyring: KeyRing, told: Told = lambda tally: None) ->
 
 
 def counted(engine: Engine) -> Tally:
-    """How many objects there are in rows and blobs by the key that they are sealed with."""
+    """How many objects there are in rows and blobs by the key that they are sealed with, and how many archives by those
+    that they need.
+    """
     tally = rewrapping.counted(engine.database) + covering.counted_blobs(engine.database, engine.blobs)
+    tally.archives = keyed.counted(engine)
     if engine.keyring is None:
         return tally
     return tally + putaway.counted_cold(engine.database, engine.keyring)

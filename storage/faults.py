@@ -1,7 +1,8 @@
 """Crash points for tests: `CELERIAC_TEST_CRASHPOINT=name[:nth]` kills the process at the nth pass of that point.
 
 Without the variable `point` is an empty function, so production code pays one call and nothing can fire.
-Every name that may be asked for is in `POINTS`; the crash tests walk this list and fail if one is never reached.
+Every name that may be asked for is in `POINTS` or `ARCHIVE_POINTS`; the crash tests walk these lists and fail if one
+is never reached.
 """
 
 from __future__ import annotations
@@ -22,12 +23,20 @@ POINTS = (
     "after-blob-rename",
     "before-report-rename",
 )
+#: Where a process may end while it brings an archive under another key; no session that runs comes by.
+ARCHIVE_POINTS = (
+    "archive-staged",
+    "before-archive-rename",
+    "after-archive-rename",
+    "before-archive-row",
+    "after-archive-row",
+)
 
 
 def _armed(setting: str) -> tuple[str, int]:
     name, _, nth = setting.partition(":")
-    if name not in POINTS:
-        raise ValueError(f"CELERIAC_TEST_CRASHPOINT names {name!r}; known: {', '.join(POINTS)}")
+    if name not in POINTS + ARCHIVE_POINTS:
+        raise ValueError(f"CELERIAC_TEST_CRASHPOINT names {name!r}; known: {', '.join(POINTS + ARCHIVE_POINTS)}")
     return name, int(nth or 1)
 
 

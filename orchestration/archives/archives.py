@@ -20,7 +20,7 @@ from ..sessions import Sessions
 from ..views import Page
 from . import inside, making, restoring
 from .settling import settle
-from .verifying import opened, read_back
+from .verifying import opened_now, read_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Archives:
         """Read and check all of an archive. Raises ArchiveNotFound, KeyMissing."""
         row = self._row(session_id, "read")
         try:
-            with opened(self._engine, self._store, row) as archive:
+            with opened_now(self._engine, self._store, row) as archive:
                 return read_back(archive)
         except ArchiveDamaged as fault:
             return Verified(row.file, problems=[str(fault)])

@@ -12,11 +12,11 @@ from ...storage.backup.manifest import HISTORIES
 from ...storage.blobs import BlobStore
 from ...storage.histories.opening import open_place
 from ..agents import Registry
-from ..backups.content import Kept
+from ..backups.content import Kept, Staged
 from ..engine import Engine
 from ..session import Session
 from .restoring import Entries, staged
-from .verifying import opened
+from .verifying import opened_now
 
 #: What an engine over the rows of an archive needs not.
 _WITHOUT = {"history_url": "", "state_url": "", "redis_url": "", "access": "off", "tenant": ""}
@@ -25,18 +25,22 @@ _WITHOUT = {"history_url": "", "state_url": "", "redis_url": "", "access": "off"
 @contextlib.contextmanager
 def look(engine: Engine, store: ArchiveStore, row: Row) -> Iterator[Session]:
     """The session as it was, to be read, for the length of the `with` block. Raises ArchiveDamaged, KeyMissing."""
-    with opened(engine, store, row) as archive, damaged(archive.id):
+    with opened_now(engine, store, row) as archive, damaged(archive.id):
         kept = Kept(archive, archive.manifest)
         with staged(store, row.session_id, kept) as content:
-            settings = engine.settings.model_copy(update={"data_dir": content.folder, **_WITHOUT})
-            inner = Engine(settings, Registry(), content.database)
+            inner = over(engine, content)
             inner.blobs = _Blobs(kept, inner)
-            inline = settings.inline_result_bytes
-            inner.conversations = open_place("", inner.database, inner.blobs, inline)
+            inner.conversations = open_place("", inner.database, inner.blobs, inner.settings.inline_result_bytes)
             part = archive.manifest.part(HISTORIES)
             if part is not None and part.rows:
                 inner.conversations.append(row.session_id, Entries(kept))
             yield Session(inner, row.session_id, owner="")
+
+
+def over(engine: Engine, content: Staged) -> Engine:
+    """An engine over the rows of an archive, with the keys of another one."""
+    settings = engine.settings.model_copy(update={"data_dir": content.folder, **_WITHOUT})
+    return Engine(settings, Registry(), content.database)
 
 
 class _Blobs(BlobStore):

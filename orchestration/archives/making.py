@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
-import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from importlib.metadata import version
-from typing import Any, BinaryIO, Final
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, select
 
 from ...errors import ArchiveError, BlobNotFound, SessionError, SessionNotFound, StorageError
-from ...storage import schema, sessions, tar, trees
+from ...storage import sessions, trees
 from ...storage.archives import tables as rows
 from ...storage.archives.store import ArchiveStore
-from ...storage.backup import tables, wrapping
+from ...storage.backup import tables
 from ...storage.backup.chunking import cut
-from ...storage.backup.manifest import BLOBS, FORMAT, HISTORIES, STATE, Manifest, Part, encode, hash_of, object_name
+from ...storage.backup.manifest import HISTORIES, STATE, Manifest, Part, object_name
 from ...storage.backup.transactions import alone
 from ...storage.database import Query, Transaction
 from ...storage.histories.rows import hold
-from ...storage.tables import blobs as blob_rows
 from ...storage.tables import outbox, steps
-from ..backups.creating import BLOB_COLUMNS, blob_object, part_of
+from ..backups.creating import part_of
 from ..backups.source import STATE_COLUMNS, scope_rows
 from ..engine import Engine
 from ..states import after
 from . import owned
 from .settling import settle
-from .verifying import opened, read_back
+from .writing import Writer, row_parts, write
 
 #: A session that changes while it is put away is read anew, so often in all.
 _TRIES: Final = 3
@@ -38,7 +34,6 @@ _RUNNING = Query(
     select(steps.c.name).where(steps.c.session_id == bindparam("session"), steps.c.status == "running").limit(1)
 )
 _DROP_HINTS = Query(delete(outbox).where(outbox.c.session_id == bindparam("session")))
-_BLOB = Query(select(*blob_rows.columns).where(blob_rows.c.hash == bindparam("wanted")))
 
 
 def folder(engine: Engine) -> ArchiveStore:
@@ -65,7 +60,7 @@ def create(engine: Engine, session_id: str) -> rows.Row:
                 continue
             except BaseException:
                 with contextlib.suppress(StorageError):  # nobody can say which file is needed: all stay
-                    store.clean(session_id, _file_of(engine, session_id))
+                    store.clean(session_id, file_of(engine, session_id))
                 raise
             store.clean(session_id, None)
         else:
@@ -77,7 +72,7 @@ def create(engine: Engine, session_id: str) -> rows.Row:
     return found
 
 
-def _file_of(engine: Engine, session_id: str) -> str | None:
+def file_of(engine: Engine, session_id: str) -> str | None:
     """The file of a session's archive. The row is locked first: that waits for a COMMIT that may be on its way."""
 
     def work(tx: Transaction) -> str | None:
@@ -116,85 +111,14 @@ class _Made:
     manifest: Manifest
 
 
-@dataclass(slots=True)
-class _Writer:
-    """Puts pieces into the spool of an archive, each once."""
-
-    spool: BinaryIO
-    archive: str
-    naming: bytes
-    engine: Engine
-    put: set[str] = field(default_factory=set)
-
-    def rows(self, data: bytes) -> str:
-        """Put a chunk of rows; gives its name."""
-        name = object_name("rows", data, self.naming)
-        self._add(name, data, "zstd")
-        return name
-
-    def blobs(self, names: Iterable[str]) -> Iterator[tuple[str, str, int]]:
-        """Put blobs as they lie there; gives name, the id of the key that it is sealed with, and bytes of each."""
-        store = self.engine.blobs
-        for name in names:
-            key = store.key_of(name) or ""
-            self._add(blob_object(self.naming, name, key), store.stored(name), "none")
-            yield name, key, store.size(name)
-
-    def _add(self, name: str, data: bytes, compression: str) -> None:
-        if name not in self.put:
-            self.put.add(name)
-            stored = wrapping.wrap(data, compression, f"object {name}", self.engine.keyring)
-            tar.write(self.spool, name, len(stored), [stored])
-
-
 def _written(engine: Engine, store: ArchiveStore, session_id: str, hot: sessions.Hot) -> _Made:
     """Write a session's archive, and read it back."""
-    file = store.new(session_id)
-    sealed = engine.keyring is not None
-    naming = secrets.token_bytes(32) if sealed else b""
-    with contextlib.closing(store.spool(session_id)) as spool:
-        parts = _parts(engine, _Writer(spool, file, naming, engine), session_id, hot.tenant)
-        manifest = Manifest(
-            format=FORMAT,
-            id=file,
-            number=0,
-            kind="archive",
-            previous=None,
-            previous_hash=None,
-            created_at=time.time(),
-            label=session_id,
-            celeriac=version("celeriac"),
-            revision=schema.HEAD,
-            database=engine.database.dialect.name,
-            compression="zstd",
-            sealed=sealed,
-            naming=naming,
-            parts=tuple(parts),
-            written=spool.tell(),
-        )
-        stored = wrapping.wrap(encode(manifest), "zstd", f"manifest {file}", engine.keyring)
-        size = store.publish(file, stored, spool)
-    row = rows.Row(session_id, file, size, hash_of(stored), sealed, hot.status, 0.0)
-    with opened(engine, store, row) as archive:
-        if (found := read_back(archive)).problems:
-            raise StorageError(f"the archive of session {session_id} cannot be read back: {found.problems[0]}")
+    row, manifest = write(engine, store, session_id, hot.status, partial(_parts, engine, session_id, hot.tenant))
     return _Made(row, hot, manifest)
 
 
-def _parts(engine: Engine, writer: _Writer, session_id: str, tenant: str) -> list[Part]:
-    database, of = engine.database, owned.choice(session_id, tenant)
-    parts: list[Part] = []
-    needed: set[str] = set()
-    with alone(database) as connection:
-        for table, chosen in owned.kept_tables(of):
-            found = tables.stream(connection, database.dialect, table, chosen)
-            part = part_of(str(table.name), tables.columns(table), _noting(table, found, needed), writer)
-            if part.rows:
-                parts.append(part)
-        tx = Transaction(connection.cursor(), database.dialect, database.codec)
-        noted = [row for name in sorted(needed) for row in tx.rows(_BLOB, wanted=name)]
-        parts.append(part_of("blobs", tables.columns(blob_rows), noted, writer))
-    parts.append(part_of(BLOBS, BLOB_COLUMNS, writer.blobs(sorted(needed)), writer))
+def _parts(engine: Engine, session_id: str, tenant: str, writer: Writer) -> list[Part]:
+    parts = row_parts(engine, session_id, tenant, writer)
     place = owned.history_elsewhere(engine)
     if place is not None:
         parts.append(part_of(HISTORIES, owned.HISTORY_COLUMNS, owned.history_rows(place, session_id), writer))
@@ -202,15 +126,6 @@ def _parts(engine: Engine, writer: _Writer, session_id: str, tenant: str) -> lis
         scope = owned.scope(session_id, tenant)
         parts.append(part_of(STATE, STATE_COLUMNS, scope_rows(engine.state.places.backend, scope), writer))
     return parts
-
-
-def _noting(table: Any, found: Iterable[Any], needed: set[str]) -> Iterator[Any]:
-    """The rows, noting which blobs they refer to."""
-    place = tables.columns(table).index("blob") if "blob" in table.c else None
-    for row in found:
-        if place is not None and row[place] is not None:
-            needed.add(row[place])
-        yield row
 
 
 def _left(engine: Engine, made: _Made) -> bool:
@@ -233,7 +148,7 @@ def _left(engine: Engine, made: _Made) -> bool:
             turn.close()
             tx.send_later()
     except StorageError:
-        if _file_of(engine, session_id) != made.row.file:
+        if file_of(engine, session_id) != made.row.file:
             raise
         # else the COMMIT that seemed to break went in
     engine.copies.forget(session_id)

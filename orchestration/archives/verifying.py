@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from ...errors import ArchiveDamaged, BackupDamaged, StorageError
+from ...storage.archives import tables as rows
 from ...storage.archives.file import ArchiveFile
 from ...storage.archives.store import ArchiveStore
 from ...storage.archives.tables import Row
@@ -22,6 +23,26 @@ def opened(engine: Engine, store: ArchiveStore, row: Row) -> Iterator[ArchiveFil
         yield archive
     finally:
         archive.close()
+
+
+@contextlib.contextmanager
+def opened_now(engine: Engine, store: ArchiveStore, row: Row) -> Iterator[ArchiveFile]:
+    """As `opened`, for who does not hold the archive: a rotation of keys may bring it into another file meanwhile."""
+    archive = _of_now(engine, store, row)
+    try:
+        yield archive
+    finally:
+        archive.close()
+
+
+def _of_now(engine: Engine, store: ArchiveStore, row: Row) -> ArchiveFile:
+    try:
+        return ArchiveFile(store.path(row.file), row, engine.keyring)
+    except ArchiveDamaged:
+        found = engine.database.read(lambda tx: rows.get(tx, row.session_id))
+        if found is None or found.file == row.file:
+            raise
+        return _of_now(engine, store, found)
 
 
 def read_back(archive: ArchiveFile) -> Verified:

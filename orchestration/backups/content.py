@@ -66,7 +66,7 @@ class Kept:
         with ThreadPoolExecutor(1, "celeriac-backup") as reader:
             ahead: deque[Future[list[Any]]] = deque()
             for chunk in part.chunks:
-                ahead.append(reader.submit(self._chunk, part, chunk))
+                ahead.append(reader.submit(self.chunk, part, chunk))
                 if len(ahead) > _AHEAD:
                     yield ahead.popleft().result()
             while ahead:
@@ -82,7 +82,8 @@ class Kept:
         for chunk in part.chunks:
             yield chunk.rows, self._data(part, chunk)
 
-    def _chunk(self, part: Part, chunk: Chunk) -> list[Any]:
+    def chunk(self, part: Part, chunk: Chunk) -> list[Any]:
+        """The rows of a chunk of a part. Raises BackupDamaged, KeyMissing."""
         rows = rows_of(self._data(part, chunk), len(part.columns))
         if len(rows) != chunk.rows:
             what = f"{self.manifest.id}: a chunk of {part.name}"

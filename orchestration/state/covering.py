@@ -24,6 +24,8 @@ from ...storage.states.tables import state_values
 from .scopes import Scope
 from .state import State
 
+#: In the place of a blob's name: what lies elsewhere is sealed for no version, as blobs are.
+_NO_BLOB = "-"
 #: Keys that are read at once.
 BATCH = 100
 _ROW = Query(
@@ -127,6 +129,13 @@ class KeptState:
         if instead.blob is not None and instead.blob != value.blob:
             results.refer_to(tx, self._blobs, instead.blob, self._blobs.get(instead.blob))
         return value._replace(blob=instead.blob, meta=instead.meta, size=instead.size)
+
+    def elsewhere(self, scope: str, key: str, body: bytes, meta: str) -> tuple[bytes, str]:
+        """Body and meta of a value that lies in another place than the database, and what is in it, under the active
+        key.
+        """
+        new = self._renewed(scope, key, Value(0, None, _NO_BLOB, len(body), meta, None), body)
+        return (body, meta) if new.body is None else (new.body, new.meta)
 
     def _renewed(self, scope: str, key: str, value: Value, body: bytes) -> Value:
         """The value with a new body; as it is where there is nothing to be done."""

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ...errors import ArchiveDamaged, BackupDamaged, BackupError
+from ...errors import ArchiveDamaged, BackupDamaged, BackupError, SealBroken
 from .. import tar
 from ..backup import wrapping
 from ..backup.manifest import Manifest, decode, hash_of
-from ..keys.sealing import KeyRing, is_sealed
+from ..keys.sealing import KeyRing, is_sealed, key_of
 from .store import MANIFEST
 from .tables import Row
 
@@ -27,6 +27,8 @@ MOST_PIECES: Final = 250_000
 MOST_MANIFEST: Final = 1 << 24
 #: What sealing and compression add to a piece at most.
 _AROUND: Final = 1 << 20
+#: Bytes in which the name of the key stands.
+_START: Final = 512
 _PIECE: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -110,3 +112,17 @@ def damaged(archive: str) -> Iterator[None]:
         raise ArchiveDamaged(f"the archive {archive} is damaged: {fault}") from fault
     except BackupError as fault:
         raise ArchiveDamaged(f"the archive {archive} cannot be read: {fault}") from fault
+
+
+def sealed_with(path: Path) -> str | None:
+    """The id of the key that the manifest of an archive, and so its pieces, are sealed with; None for one that is not
+    sealed, or no file, or whose first bytes are none of an archive.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            start = file.read(tar.BLOCK + _START)[tar.BLOCK :]
+    except OSError:
+        return None
+    with contextlib.suppress(SealBroken):
+        return key_of(start, f"archive {path.name}")
+    return None

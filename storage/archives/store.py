@@ -23,6 +23,7 @@ from typing import BinaryIO, Final
 from ...errors import ArchiveError, StorageError
 from .. import disk, tar
 from ..disk import explained, sync_folder
+from ..faults import point
 
 #: What killed processes left may be deleted after so long, in seconds.
 LEFT_SECONDS: Final = 3600.0
@@ -96,11 +97,13 @@ class ArchiveStore:
                     out.flush()
                     os.fsync(out.fileno())
                     size = out.tell()
+                point("before-archive-rename")
                 os.replace(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
             for folder in (path.parent, self.root):
                 sync_folder(folder)
+        point("after-archive-rename")
         return size
 
     def put(self, file: str, pieces: Iterable[bytes]) -> None:

@@ -57,6 +57,8 @@ class Row:
 
 
 _a = archives.c
+#: Ids that are given at once.
+_BATCH: Final = 200
 _COLUMNS: Final = tuple(field.name for field in fields(Row))
 _GET = Query(select(*(_a[name] for name in _COLUMNS)).where(_a.session_id == bindparam("session")))
 _ADD = Query(
@@ -67,6 +69,14 @@ _ADD = Query(
 _SETTLE = Query(update(archives).where(_a.session_id == bindparam("session")).values(settled=bindparam("whether")))
 _UNSETTLED = Query(select(_a.session_id).where(_a.settled == literal_column("0")).order_by(_a.session_id))
 _FILES = Query(select(_a.file).where(_a.file >= bindparam("first")).order_by(_a.file))
+_FOLLOWING = Query(
+    select(_a.session_id).where(_a.session_id > bindparam("after")).order_by(_a.session_id).limit(_BATCH)
+)
+_MOVE = Query(
+    update(archives)
+    .where(_a.session_id == bindparam("session"), _a.file == bindparam("before"))
+    .values({name: bindparam(f"new_{name}") for name in ("file", "bytes", "digest", "sealed")})
+)
 _STUB = Query(
     update(sessions)
     .where(sessions.c.id == bindparam("session"))
@@ -104,6 +114,18 @@ def unsettled(tx: Transaction) -> list[str]:
 def files(tx: Transaction) -> set[str]:
     """The names of all files of archives."""
     return {row[0] for row in tx.rows(_FILES, first="")}
+
+
+def following(tx: Transaction, after: str) -> list[str]:
+    """Ids of some archived sessions, in order; none after the last."""
+    return [row[0] for row in tx.rows(_FOLLOWING, after=after)]
+
+
+def move(tx: Transaction, before: Row, after: Row) -> bool:
+    """Note that an archive is in another file; False where it is not in the one that was known."""
+    new = {"file": after.file, "bytes": after.bytes, "digest": after.digest, "sealed": int(after.sealed)}
+    values = {f"new_{name}": value for name, value in new.items()}
+    return bool(tx.run(_MOVE, session=before.session_id, before=before.file, **values))
 
 
 def empty(tx: Transaction, session_id: str) -> None:

@@ -41,7 +41,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A backup. `number` counts the backups of a folder, `previous` and `previous_hash` name the one before: a folder
     that was put back to an older time, or a manifest that was replaced, can be seen.
 
-    `naming` is the key that names of objects are made with; secret where the backup is sealed, else empty.
+    `naming` is the key that names of objects are made with; secret where the backup is sealed, else empty. `key` is the
+    id of the one key that all in it is sealed with, at whatever depth, where a rotation has seen to that, else empty;
+    `whole`, that it left nothing plain.
     """
 
     format: int
@@ -60,6 +62,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     naming: bytes
     parts: tuple[Part, ...]
     written: int  # bytes that this backup added to the folder
+    key: str = ""
+    whole: bool = False
 
     @property
     def size(self) -> int:

@@ -26,7 +26,7 @@ from typing import Final
 from ...errors import BackupDamaged, BackupError, BackupNotFound
 from .. import disk
 from ..disk import explained, sync_folder
-from ..keys.sealing import KeyRing, is_sealed
+from ..keys.sealing import KeyRing, is_sealed, key_of
 from . import wrapping
 from .manifest import ID, Manifest, decode, encode, hash_of, number_of
 
@@ -42,6 +42,8 @@ _KEPT: Final = ".kept"
 _FLAGS: Final = getattr(os, "O_NOFOLLOW", 0) | os.O_CLOEXEC
 #: What sealing and compression add to a piece at most.
 AROUND: Final = 1 << 20
+#: Bytes in which the name of the key stands.
+_START: Final = 512
 
 
 class BackupStore:
@@ -117,6 +119,17 @@ class BackupStore:
         if sealed and not is_sealed(stored):
             raise BackupDamaged(f"{what} of the backup is not sealed, but its backup is")
         return wrapping.unwrap(stored, what, self.keyring)
+
+    def key_of(self, name: str) -> str | None:
+        """The id of the key that an object is sealed with; None for one that is not. Raises BackupDamaged."""
+        what = f"object {name}"
+        with explained(f"the {what} of a backup cannot be read"):
+            try:
+                with open(os.open(self._path(name), os.O_RDONLY | os.O_NONBLOCK | _FLAGS), "rb") as file:
+                    start = file.read(_START)
+            except FileNotFoundError:
+                raise BackupDamaged(f"{what} of the backup is missing") from None
+        return key_of(start, what) if is_sealed(start) else None
 
     def adopt(self, path: Path) -> None:
         """Take an object over that lies elsewhere on this disk under its name, and is known to be sound."""

@@ -87,17 +87,26 @@ _WITH_CHECKPOINTS: Final = (agent_parts.c.body,)
 @dataclass(slots=True)
 class Tally:
     """How many objects were found by the key that they are sealed with, brought under the active key, brought under
-    seal, and found damaged or keyless.
+    seal, and found damaged or keyless. `archives` counts those by the keys that they need; `renewed`: so many were
+    brought under the active key.
     """
 
     found: Counter[str] = field(default_factory=Counter)
     rewrapped: int = 0
     sealed: int = 0
     refused: list[str] = field(default_factory=list)
+    archives: Counter[str] = field(default_factory=Counter)
+    renewed: int = 0
 
     def __add__(self, other: Tally) -> Tally:
-        sealed = self.sealed + other.sealed
-        return Tally(self.found + other.found, self.rewrapped + other.rewrapped, sealed, self.refused + other.refused)
+        return Tally(
+            self.found + other.found,
+            self.rewrapped + other.rewrapped,
+            self.sealed + other.sealed,
+            self.refused + other.refused,
+            self.archives + other.archives,
+            self.renewed + other.renewed,
+        )
 
 
 def counted(database: Database) -> Tally:

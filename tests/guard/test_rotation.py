@@ -237,8 +237,10 @@ def test_keys_are_generated_listed_and_rotated_by_command(folder: Path) -> None:
         "active": "new",
         "rewrapped": 1,
         "sealed": 0,
+        "archives": 0,
         "refused": 0,
         "others": {},
+        "backups": {},
     }
     assert "new  active" in " ".join(cli("keys", "list").stdout.split("\n")) and done.exit_code == 0
     for words in (("keys", "generate", "--id", "new"), ("keys", "generate", "--id", "a b")):
