@@ -1,7 +1,8 @@
 """Durable calls inside an agent: what they return is recorded, and given again when the agent runs anew.
 
 A call is a step that the running step adds (`storage.calls`): fenced by the same claim, kept by checkpoints, shown like
-any other. Calls are known by their order, so an agent has to make the same ones in the same order each time it runs.
+any other. Calls are known by their order (see `lanes`), so an agent has to make the same ones in the same order each
+time it runs.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
-from ..errors import CallFailed, CallMismatch, NotSerializable, PlanError
+from ..errors import CallFailed, NotSerializable, PlanError
 from ..storage import calls, results, serial, steps
 from ..storage.database import Transaction
 from ..storage.faults import point
@@ -25,6 +25,7 @@ from ..storage.histories.sql import SqlPlace
 from . import quotas
 from .engine import Engine
 from .guard import doors
+from .lanes import Place, Places
 from .plans import Step
 from .rows import Rows, check_agents
 from .sizes import check_requests
@@ -48,11 +49,12 @@ class Calls:
         self._work = work
         self._run = run
         self._check = check
-        self._lock = threading.Lock()
-        self._next = 0
-        self._begun: dict[int, calls.Begun] = {}
-        #: Calls of earlier attempts are read up to this position.
-        self._read_to = 0.0
+        c = work.claimed
+        self.places = Places(
+            c.name,
+            lambda first: engine.database.read(lambda tx: calls.begun(tx, c.session_id, c.number, first)),
+            lambda lane, number: _mark(c.session_id, [lane, number]),
+        )
         #: Whether the session was found paused when a call was recorded.
         self.held = False
 
@@ -62,30 +64,29 @@ class Calls:
         """See `Context.once`."""
         check_name(name)
         mark = _mark(self._work.session_id, [name, *_known(args, kwargs)])
-        position, known = self._place(calls.ONCE, name, mark)
+        place = self.places.next(calls.ONCE, name, mark)
         if in_loop():
-            return self._once_later(position, name, mark, known, function, args, kwargs)
-        if known is not None:
-            return self._result(known.number)
+            return self._once_later(place, name, mark, function, args, kwargs)
+        if place.known is not None:
+            return self._result(place.known.number)
         value = function(*args, **kwargs)
         if inspect.isawaitable(value):
             raise NotSerializable(f"call {name!r} gave something to await; only an async agent can do that")
-        return self._record(position, name, mark, value)
+        return self._record(place, name, mark, value)
 
     async def _once_later(
         self,
-        position: int,
+        place: Place,
         name: str,
         mark: str,
-        known: calls.Begun | None,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        if known is not None:
-            return self._result(known.number)
+        if place.known is not None:
+            return self._result(place.known.number)
         value = function(*args, **kwargs)
-        return self._record(position, name, mark, await value if inspect.isawaitable(value) else value)
+        return self._record(place, name, mark, await value if inspect.isawaitable(value) else value)
 
     async def once_told(
         self, name: str, function: Callable[[], Any], told: Callable[[Any], Sequence[Item]] | None
@@ -93,14 +94,14 @@ class Calls:
         """See `Context.once_told`."""
         check_name(name)
         mark = _mark(self._work.session_id, [name, [], {}])
-        position, known = self._place(calls.ONCE, name, mark)
-        if known is not None:
-            return self._result(known.number)
+        place = self.places.next(calls.ONCE, name, mark)
+        if place.known is not None:
+            return self._result(place.known.number)
         value = function()
         value = await value if inspect.isawaitable(value) else value
-        return self._record(position, name, mark, value, told(value) if told is not None else ())
+        return self._record(place, name, mark, value, told(value) if told is not None else ())
 
-    def _record(self, position: int, name: str, mark: str, value: Any, told: Sequence[Item] = ()) -> Any:
+    def _record(self, at: Place, name: str, mark: str, value: Any, told: Sequence[Item] = ()) -> Any:
         """Record what a function gave, with what is told of it in the session's history; gives it as a later run will
         be given it.
         """
@@ -108,13 +109,13 @@ class Calls:
         guarded = engine.guard.apply(value, doors.place_of(c.session_id))
         data = serial.encode(guarded, what=f"result of call {name!r}", limit=engine.settings.max_result_bytes)
         stored = quotas.store(engine, c.session_id, data)
-        body = serial.encode({"call": mark}).decode()
+        body = serial.encode(at.noted(mark)).decode()
         place = engine.conversations
         point("after-call")
 
         def record(turn: Turn) -> None:
             self.held = turn.hot.status == "paused"
-            row = self._add(turn, calls.ONCE, position, Step(name=name, agent=""), body)
+            row = self._add(turn, calls.ONCE, at.position, Step(name=name, agent=""), body)
             quotas.count(engine, turn, stored)
             calls.add_done(turn.tx, c.session_id, row, body)
             results.record(turn.tx, engine.blobs, c.session_id, row["number"], row["epoch"], stored, None, None)
@@ -141,22 +142,22 @@ class Calls:
         check_agents([one], self._engine.registry)
         check_requests([one], self._engine.settings.max_request_bytes)
         mark = _mark(self._work.session_id, [name, agent, request])
-        position, known = self._place(calls.CALL, name, mark)
+        place = self.places.next(calls.CALL, name, mark)
         if in_loop():
-            return asyncio.to_thread(self._called, position, one, mark, known)
-        return self._called(position, one, mark, known)
+            return asyncio.to_thread(self._called, place, one, mark)
+        return self._called(place, one, mark)
 
-    def _called(self, position: int, one: Step, mark: str, known: calls.Begun | None) -> Any:
+    def _called(self, place: Place, one: Step, mark: str) -> Any:
         """Make a call, or see to it that it is made; gives what it gave. Raises CallFailed."""
-        if known is None:
-            mine = self._begin(position, one, mark)
+        if place.known is None:
+            mine = self._begin(place, one, mark)
             number = mine.claimed.number
             self._attempt(mine)
             if mine.recorded is not None:
                 self._check()
                 return doors.opened(self._engine.guard, serial.decode(mine.recorded), self._work.session_id)
         else:
-            number = known.number
+            number = place.known.number
         wait = FIRST_LOOK
         while True:
             self._check()
@@ -177,16 +178,16 @@ class Calls:
         self._run(work)
         self._work.private = self._work.private or work.private
 
-    def _begin(self, position: int, one: Step, mark: str) -> Work:
+    def _begin(self, place: Place, one: Step, mark: str) -> Work:
         """Add the step of a call, as claimed by this worker."""
         engine, c = self._engine, self._work.claimed
         request = engine.guard.apply(one.request, doors.place_of(c.session_id))
-        document = {"request": request, "literal": True, "call": mark}
+        document = {"request": request, "literal": True, **place.noted(mark)}
         body = serial.encode(document, what=f"request of call {one.name!r}").decode()
         owner = engine.presence.claim()
 
         def begin(turn: Turn) -> Next:
-            row = self._add(turn, calls.CALL, position, one, body)
+            row = self._add(turn, calls.CALL, place.position, one, body)
             turn.hot.open_steps += 1
             claimed = _claimed(c.session_id, row, owner, body)
             calls.add_running(turn.tx, claimed, row, engine.settings.lease_seconds)
@@ -214,23 +215,6 @@ class Calls:
         return work
 
     # -- rows --------------------------------------------------------------------------------------------------------
-
-    def _place(self, kind: str, name: str, mark: str) -> tuple[int, calls.Begun | None]:
-        """The position of a call, and what an earlier attempt began there. Raises CallMismatch."""
-        with self._lock:
-            position, self._next = self._next, self._next + 1
-            if position >= self._read_to:
-                c = self._work.claimed
-                found = self._engine.database.read(lambda tx: calls.begun(tx, c.session_id, c.number, position))
-                self._begun.update((one.position, one) for one in found)
-                self._read_to = found[-1].position + 1 if len(found) == calls.AT_ONCE else float("inf")
-            known = self._begun.pop(position, None)
-        if known is not None and (known.kind, serial.decode(known.input)["call"]) != (kind, mark):
-            raise CallMismatch(
-                f"call {position + 1} of step {self._work.claimed.name} is {name!r} now; recorded was {known.name!r}, "
-                "or another request. An agent has to make the same calls in the same order each time it runs"
-            )
-        return position, known
 
     def _add(self, turn: Turn, kind: str, position: int, one: Step, body: str) -> dict[str, Any]:
         """The row of a new call, noted for the checkpoint."""

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -188,6 +189,17 @@ class Context:
         recorded, in the same transaction if the place can do that.
         """
         return await self._made().once_told(name, function, told)
+
+    def lane(self, name: str) -> AbstractContextManager[None]:
+        """Let durable calls that are made within have an order of their own, beside those of other lanes: for what
+        runs at once.
+        """
+        return self._made().places.lane(name)
+
+    @property
+    def lane_name(self) -> str:
+        """The name of the lane in which this is asked; empty outside of all."""
+        return self._calls.places.lane_name if self._calls is not None else ""
 
     @property
     def call_key(self) -> str:

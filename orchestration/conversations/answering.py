@@ -60,18 +60,30 @@ class Conversing(CeleriacDurability[Any]):
         results = results_in(messages) if self.steps else []  # before the first request they are the history's
         return lambda payload: self.keeping.items([*results, entry_of(_response(payload))])
 
-    def made(self, operation_id: DurableOperationId, cache_key: tuple[object, ...], payload: Any) -> None:
+    def begun(self, operation_id: DurableOperationId) -> Any:
+        """Keep a place for a call of a tool: of several at once the first may end last."""
+        step: dict[str, Any] = {}
+        if isinstance(operation_id, ToolsetCallToolId):
+            self.steps.append(step)
+        return step
+
+    def made(self, operation_id: DurableOperationId, cache_key: tuple[object, ...], payload: Any, step: Any) -> None:
         """Note what was done."""
         if isinstance(operation_id, ModelRequestId):
             response = _response(payload)
-            step: dict[str, Any] = {"call": "model", "name": response.model_name}
+            step |= {"call": "model", "name": response.model_name}
             if response.text:
                 step["text"] = response.text
             self.steps.append(step)
         elif isinstance(operation_id, ToolsetCallToolId):
             arguments = to_jsonable_python(cache_key[1], fallback=str)
             failed = {"error": payload["failed"]} if "failed" in payload else {}
-            self.steps.append({"call": "tool", "name": cache_key[0], "arguments": arguments, **failed})
+            step |= {"call": "tool", "name": cache_key[0], "arguments": arguments, **failed}
+
+    @property
+    def done(self) -> list[dict[str, Any]]:
+        """What was made, in order."""
+        return [step for step in self.steps if step]
 
 
 def _response(payload: Any) -> ModelResponse:
@@ -125,13 +137,13 @@ async def _run(
     )
     output = to_jsonable_python(result.output, fallback=str)
     cost = getattr(result.usage, "cost", None)
-    data = {"success": True, "result": output, "steps": conversing.steps, "error": None}
+    data = {"success": True, "result": output, "steps": conversing.done, "error": None}
     return AgentOutput(data=data, cost=None if cost is None else float(cost))
 
 
 async def _failed(conversing: Conversing, error: str) -> AgentOutput:
     await conversing.keeping.prompt(None)  # the message itself is kept, though no model was asked
-    return AgentOutput(data={"success": False, "result": None, "steps": conversing.steps, "error": error})
+    return AgentOutput(data={"success": False, "result": None, "steps": conversing.done, "error": error})
 
 
 def _reason(fault: Exception, request: dict[str, Any], model: Any, ctx: Context) -> str:

@@ -11,11 +11,11 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from weakref import WeakKeyDictionary
 
 from pydantic_ai.agent import EventStreamHandler
-from pydantic_ai.capabilities.abstract import WrapRunHandler
+from pydantic_ai.capabilities.abstract import WrapRunHandler, WrapToolExecuteHandler
 from pydantic_ai.durable_exec import (
     JSON_CODEC,
     BaseDurabilityCapability,
@@ -35,10 +35,11 @@ from pydantic_ai.durable_exec import (
     replay_scope,
 )
 from pydantic_ai.exceptions import ToolFailed, UserError
-from pydantic_ai.messages import AgentStreamEvent, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+from pydantic_ai.messages import AgentStreamEvent, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta, ToolCallPart
 from pydantic_ai.models import Model
 from pydantic_ai.run import AgentRunResult
-from pydantic_ai.tools import AgentDepsT, RunContext
+from pydantic_ai.tool_manager import ParallelExecutionMode, ToolManager
+from pydantic_ai.tools import AgentDepsT, RunContext, ToolDefinition
 
 from ...errors import StepCancelled, StepTimeout, StorageError
 from ...storage.histories.protocol import Item
@@ -141,9 +142,10 @@ class CallBackend(CallableOperationBackend[Any]):
 
         if isinstance(operation_id, ModelRequestId):
             _request.set(_count(ctx, "requests"))
+        step = owner.begun(operation_id)
         payload = await ctx.once_told(name, unit, owner.told(operation_id, cache_key))
         record_durable_unit(executed=made)
-        owner.made(operation_id, cache_key, payload)
+        owner.made(operation_id, cache_key, payload, step)
         if not is_tool:
             return payload
         if "failed" in payload:
@@ -158,8 +160,10 @@ class CeleriacDurability(BaseDurabilityCapability[AgentDepsT]):
     were recorded are not made again; when the session is paused, the step stops between two of them. Elsewhere the
     agent runs as it would without.
 
-    Calls are known by their order, so tools that a model calls together run one after the other. A tool with the
-    metadata `{"celeriac": False}` is no durable call: it may make durable calls of its own.
+    Tools that a model calls together run at once, each in a lane of its own (`orchestration/lanes.py`): those that
+    ended are not called again, whichever they are. A tool that pydantic-ai is told to be `sequential` runs alone, and
+    all do with `parallel_tools=False`, or with `parallel_tool_call_execution_mode("sequential")` around a run. A tool
+    with the metadata `{"celeriac": False}` is no durable call: it may make durable calls of its own.
 
     `name` is shown where the agent has no name. `models` are further models, by names that runs choose them by.
     `event_stream_handler` is given the events of a run, each once. With `partials` model requests are streamed, and
@@ -176,7 +180,7 @@ class CeleriacDurability(BaseDurabilityCapability[AgentDepsT]):
         wrapped_toolset_kinds=frozenset({"function", "mcp", "dynamic"}),
         toolset_lifecycles={"function": "enter-always", "mcp": "enter-in-durable-unit", "dynamic": "enter-never"},
         journal_discovery=True,
-        sequential_tools_in_durable_context=True,
+        sequential_tools_in_durable_context=False,
         tool_config_key="celeriac",
     )
 
@@ -188,12 +192,14 @@ class CeleriacDurability(BaseDurabilityCapability[AgentDepsT]):
         event_stream_handler: EventStreamHandler[AgentDepsT] | None = None,
         partials: bool = False,
         tool_errors: Literal["raise", "tell"] = "raise",
+        parallel_tools: bool = True,
     ) -> None:
         super().__init__(models=models, event_stream_handler=event_stream_handler, name=name)
         if tool_errors not in ("raise", "tell"):
             raise UserError(f"tool_errors is {tool_errors!r}; allowed: 'raise', 'tell'")
         self.partials = partials
         self.tool_errors = tool_errors
+        self.parallel_tools = parallel_tools
 
     @property
     def in_durable_context(self) -> bool:
@@ -218,7 +224,11 @@ class CeleriacDurability(BaseDurabilityCapability[AgentDepsT]):
         """What an operation leaves in the session's history, in the transaction that records it: nothing."""
         return None
 
-    def made(self, operation_id: DurableOperationId, cache_key: tuple[object, ...], payload: Any) -> None:
+    def begun(self, operation_id: DurableOperationId) -> Any:
+        """Told of each operation that begins; what it gives is handed to `made`."""
+        return None
+
+    def made(self, operation_id: DurableOperationId, cache_key: tuple[object, ...], payload: Any, step: Any) -> None:
         """Told of each operation that was made or read, and what it gave."""
 
     # -- a run -------------------------------------------------------------------------------------------------------
@@ -228,7 +238,8 @@ class CeleriacDurability(BaseDurabilityCapability[AgentDepsT]):
         ctx = current.get()
         if ctx is None or _within.get():
             return None
-        return f"{ctx.call_key}:{_count(ctx, 'runs')}"
+        lane = ctx.lane_name
+        return f"{ctx.call_key}{lane}:{_count(ctx, f'runs{lane}')}"
 
     def get_default_conversation_id(self, run_id: str) -> str | None:
         """One that follows from the id of the run."""
@@ -238,8 +249,37 @@ class CeleriacDurability(BaseDurabilityCapability[AgentDepsT]):
         """Run it without telling traces a second time of what is only read."""
         if not self.in_durable_context:
             return await super().wrap_run(ctx, handler=handler)
-        with replay_scope():
+        # Which sibling's exception is raised must not depend on who was quicker: results are taken in order.
+        mode: ParallelExecutionMode = "parallel_ordered_events" if self._runs_tools_at_once() else "sequential"
+        with replay_scope(), ToolManager.parallel_execution_mode(mode):
             return await super().wrap_run(ctx, handler=handler)
+
+    def _runs_tools_at_once(self) -> bool:
+        said = ToolManager.get_parallel_execution_mode(cast(Any, None))  # it reads what is set around the run
+        return self.parallel_tools and said != "sequential"
+
+    async def wrap_tool_execute(
+        self,
+        ctx: RunContext[AgentDepsT],
+        *,
+        call: ToolCallPart,
+        tool_def: ToolDefinition,
+        args: dict[str, Any],
+        handler: WrapToolExecuteHandler,
+    ) -> Any:
+        """Run a tool in a lane of its own."""
+        step = current.get()
+        if step is None or _within.get():
+            return await super().wrap_tool_execute(ctx, call=call, tool_def=tool_def, args=args, handler=handler)
+        with step.lane(call.tool_call_id):
+            return await super().wrap_tool_execute(ctx, call=call, tool_def=tool_def, args=args, handler=handler)
+
+    async def prepare_output_tools(
+        self, ctx: RunContext[AgentDepsT], tool_defs: list[ToolDefinition]
+    ) -> list[ToolDefinition]:
+        """Let each output function run alone: it has no lane, and may make durable calls."""
+        found = await super().prepare_output_tools(ctx, tool_defs)
+        return [replace(one, sequential=True) for one in found] if self.in_durable_context else found
 
     # -- partial results ---------------------------------------------------------------------------------------------
 

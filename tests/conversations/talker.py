@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -53,6 +54,21 @@ def step_of(number: int) -> str:
     return f"step {number} taken"
 
 
+async def side_of(number: int) -> str:
+    """A tool: of two that run at once the second dies by kill -9, when the first one has ended."""
+    import asyncio
+
+    ledger = os.environ["TALK_LEDGER"]
+    with open(ledger, "a") as made:
+        made.write(f"side-{number}\n")
+    if number == 1:
+        await asyncio.sleep(0.5)
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(f"{ledger}.side", os.O_CREAT | os.O_EXCL))
+            os.kill(os.getpid(), signal.SIGKILL)
+    return f"side {number} seen"
+
+
 def register() -> None:
     from celeriac.llm import conversation
 
@@ -61,7 +77,7 @@ def register() -> None:
         from pydantic_ai import Agent
         from pydantic_ai.models.function import FunctionModel
 
-        return Agent(FunctionModel(ask_service), name="talker", instructions="Walk.", tools=[step_of])
+        return Agent(FunctionModel(ask_service), name="talker", instructions="Walk.", tools=[step_of, side_of])
 
 
 def run(env: Mapping[str, str], session_id: str) -> None:

@@ -26,6 +26,15 @@ HEAVY += ["celeriac.orchestration.conversations.answering"]
 CALLS = ["model-0", "tool-0", "model-1", "tool-1", "model-2", "tool-2", "model-3"]
 
 
+def sides(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    done = [message["content"] for message in messages if message["role"] == "tool"]
+    if done:
+        return {"content": "; ".join(done)}
+    functions = [{"name": "side_of", "arguments": f'{{"number": {number}}}'} for number in range(2)]
+    calls = [{"id": f"call-{n}", "type": "function", "function": one} for n, one in enumerate(functions)]
+    return {"tool_calls": calls}
+
+
 def script(messages: list[dict[str, Any]]) -> dict[str, Any]:
     done = [message["content"] for message in messages if message["role"] == "tool"]
     if len(done) == 3:
@@ -54,14 +63,18 @@ def exit_code(env: dict[str, str], session_id: str) -> int | None:
     return process.exitcode
 
 
+def variables(service: Service, database_url: str, folder: Path) -> dict[str, str]:
+    """The environment of the process."""
+    settings = {"DATABASE_URL": database_url, "DATA_DIR": str(folder / "data"), "SWEEP_SECONDS": "0.05"}
+    settings |= {"MAX_ATTEMPTS": "50", "LEASE_SECONDS": "30"}
+    env = {**os.environ, **{f"CELERIAC_{name}": value for name, value in settings.items()}}
+    return env | {"TALK_LEDGER": str(folder / "ledger"), "TALK_SERVICE": service.url}
+
+
 def test_no_call_is_made_twice_wherever_the_worker_is_killed(
     service: Service, database_url: str, tmp_path: Path
 ) -> None:
-    ledger = tmp_path / "ledger"
-    settings = {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path / "data"), "SWEEP_SECONDS": "0.05"}
-    settings |= {"MAX_ATTEMPTS": "50", "LEASE_SECONDS": "30"}
-    env = {**os.environ, **{f"CELERIAC_{name}": value for name, value in settings.items()}}
-    env |= {"TALK_LEDGER": str(ledger), "TALK_SERVICE": service.url}
+    ledger, env = tmp_path / "ledger", variables(service, database_url, tmp_path)
     talker.register()
     celeriac = Celeriac(data_dir=tmp_path / "data", database_url=database_url, embed=False)
     session = celeriac.sessions.create("walk", agent="talker")
@@ -78,3 +91,27 @@ def test_no_call_is_made_twice_wherever_the_worker_is_killed(
     assert said[-1] == ("assistant", "step 0 taken; step 1 taken; step 2 taken")
     assert session.steps()[0]["attempts"] == len(CALLS) + 1
     celeriac.close()
+
+
+def test_of_two_tools_at_once_the_one_that_ended_is_not_called_again_after_a_kill(
+    database_url: str, tmp_path: Path
+) -> None:
+    service = Service(sides)
+    env = variables(service, database_url, tmp_path)
+    talker.register()
+    celeriac = Celeriac(data_dir=tmp_path / "data", database_url=database_url, embed=False)
+    session = celeriac.sessions.create("look", agent="talker")
+    sending.send(celeriac.engine, session.id, "Look at both sides.", 10, None, None)
+    Path(f"{env['TALK_LEDGER']}.model-0").touch()  # requests do not die here
+    Path(f"{env['TALK_LEDGER']}.model-2").touch()
+    codes = [exit_code(env, session.id) for _ in range(2)]
+    assert codes == [-9, 0], Path(f"{env['TALK_LEDGER']}.log").read_text()
+    made = Path(env["TALK_LEDGER"]).read_text().split()
+    assert sorted(made[1:3]) == ["side-0", "side-1"] and made[3:] == ["side-1", "model-2"]
+    result = sending.answer_to(celeriac.engine, session.id, "message:1", timeout=1)
+    assert result.result == "side 0 seen; side 1 seen"
+    assert [one["arguments"] for one in result.steps if one["call"] == "tool"] == [{"number": 0}, {"number": 1}]
+    said = [entry["content"] for entry in session.history() if entry["role"] == "tool"]
+    assert said == ["side 0 seen", "side 1 seen"]
+    celeriac.close()
+    service.close()
