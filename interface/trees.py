@@ -52,8 +52,10 @@ def _label(node: dict[str, Any], asked: str) -> Any:
     if "status" not in node:
         return Text.assemble((node["id"][:SHORT_ID], "dim"), ("  (not yours to read)", "dim"))
     name = "(root)" if node["parent"] is None else clean(node["name"], 40)
-    own = node["entries"] - node["at"]
-    said = f"{own:,} entries" if node["parent"] is None else f"+{own:,} entries from {node['at']:,} on"
+    said = ""
+    if node["entries"] is not None:  # else they are in its archive
+        own = node["entries"] - node["at"]
+        said = f"  {own:,} entries" if node["parent"] is None else f"  +{own:,} entries from {node['at']:,} on"
     merged = node["merged"] - node["at"] if node["parent"] is not None else 0
     return Text.assemble(
         (node["id"][:SHORT_ID], "bold" if node["id"] == asked else ""),
@@ -61,7 +63,7 @@ def _label(node: dict[str, Any], asked: str) -> Any:
         (name, "cyan"),
         "  ",
         (str(node["status"]), STYLES.get(str(node["status"]), "")),
-        f"  {said}",
+        said,
         f", {merged:,} merged" if merged else "",
         ("  * current", "green") if node["current"] else "",
         (f"  {clean(node['description'], 60)}", "dim") if node["description"] else "",

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 
 from ...errors import ArchiveDamaged, ArchiveError, ArchiveNotFound, StorageError
-from ...storage import results, schema, serial, sessions
+from ...storage import results, schema, serial, sessions, trees
 from ...storage.archives import tables as rows
 from ...storage.archives.file import damaged
 from ...storage.archives.store import ArchiveStore
@@ -28,13 +28,14 @@ from .verifying import opened, read_back
 
 
 def restore(engine: Engine, store: ArchiveStore, session_id: str) -> rows.Row:
-    """Bring a session back; gives where it was. Raises ArchiveNotFound for one that is in no archive, ArchiveDamaged,
-    KeyMissing; then nothing has changed.
+    """Bring a session back; gives where it was. Raises ArchiveNotFound for one that is in no archive, ArchiveError for
+    a branch of one that is not there, ArchiveDamaged, KeyMissing; then nothing has changed.
     """
     with store.holding(session_id):
         row, hot = engine.database.read(lambda tx: (rows.get(tx, session_id), sessions.look(tx, session_id)))
         if row is None or hot is None:
             raise not_archived(session_id, hot.status if hot is not None else None)
+        engine.database.read(lambda tx: _check_above(tx, session_id))
         settle(engine, store, session_id)
         with opened(engine, store, row) as archive, damaged(archive.id):
             if (found := read_back(archive)).problems:
@@ -56,6 +57,25 @@ def not_archived(session_id: str, status: str | None) -> ArchiveError:
     if status is None:
         return ArchiveNotFound(f"no session {session_id!r}")
     return ArchiveNotFound(f"session {session_id} is in no archive: it is {status}; `celeriac archive list` shows all")
+
+
+def _check_above(tx: Transaction, session_id: str) -> None:
+    """Raise ArchiveError for a branch whose parent, which has what it shares, is archived or is not there."""
+    above = [one for one, _ in trees.above(tx, session_id)]
+    if not above:
+        return
+    parent = sessions.status(tx, above[0])
+    if parent is None:
+        raise ArchiveError(
+            f"session {session_id} cannot be restored: it is a branch of {above[0]}, which is not there; bring that "
+            "one back from a backup first"
+        )
+    if parent[0] == "archived":
+        away = [one for one in above if (sessions.status(tx, one) or ("",))[0] == "archived"]
+        raise ArchiveError(
+            f"session {session_id} cannot be restored: it is a branch of {above[0]}, which is archived; restore "
+            f"{', then '.join(reversed(away))} first, or {away[-1]} with recursive=True"
+        )
 
 
 @contextlib.contextmanager
@@ -119,7 +139,11 @@ def _put_rows(engine: Engine, kept: Kept, content: Content, needed: dict[str, st
     try:
         with alone(database, write=True) as connection:
             tx = Transaction(connection.cursor(), database.dialect, database.codec)
+            branch = trees.get(tx, session_id)
+            if branch is not None:  # which then is not put away meanwhile
+                sessions.lock(tx, branch.parent)
             sessions.lock(tx, session_id)
+            _check_above(tx, session_id)
             now = rows.get(tx, session_id)
             if now is None or now.file != row.file:
                 raise not_archived(session_id, "restored already")
