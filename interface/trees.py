@@ -135,11 +135,16 @@ def _tell(session_id: str, conflicts: list[dict[str, Any]]) -> None:
     if not conflicts:
         return
     rows = [
-        (one["id"], one["branch"][:SHORT_ID], one["key"], *(_short(one[side]) for side in ("base", "ours", "theirs")))
+        (one["id"], one["branch"][:SHORT_ID], one["key"], *(_side(one, side) for side in ("base", "ours", "theirs")))
         for one in conflicts
     ]
     table(("conflict", "branch", "key", "base", "ours", "theirs"), rows, fold=("base", "ours", "theirs"))
     pairs([("resolve", f"celeriac sessions resolve {session_id[:SHORT_ID]} CONFLICT ours|theirs|JSON")])
+
+
+def _side(conflict: dict[str, Any], side: str) -> str:
+    is_away = side != "ours" and conflict[side] is None and not conflict["readable"]
+    return "(with the branch)" if is_away else _short(conflict[side])
 
 
 def _short(value: Any) -> str:
@@ -178,8 +183,8 @@ def resolve(invocation: Invocation, session_id: str, conflict: int, choice: str,
             value = json.loads(choice)
         except ValueError:
             raise BadInput(f"{choice!r:.60} is neither ours, nor theirs, nor JSON") from None
-        chosen = value
-        value = lambda *_: chosen  # noqa: E731 - also for the text "ours"
+        if (chosen := value) in ("ours", "theirs"):
+            value = lambda *_: chosen  # noqa: E731 - the text itself
     with invocation.session(session_id) as (_, session):
         holds = session.resolve(conflict, value, by=by)
     if as_json:
