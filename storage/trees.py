@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    exists,
     func,
     insert,
     select,
@@ -26,8 +27,9 @@ from sqlalchemy import (
 )
 
 from ..errors import StorageError
+from .archives.tables import archives
 from .database import Query, Transaction, now
-from .tables import metadata, sessions
+from .tables import metadata
 
 branches = Table(
     "branches",
@@ -85,7 +87,7 @@ _CHILDREN = Query(select(*_ALL).where(_b.parent == bindparam("session")).order_b
 _OF_ROOT = Query(select(*_ALL).where(_b.root == bindparam("session")).order_by(_b.session_id))
 _PRESENT = Query(
     select(_b.session_id)
-    .where(_b.parent == bindparam("session"), sessions.c.id == _b.session_id, sessions.c.status != text("'archived'"))
+    .where(_b.parent == bindparam("session"), ~exists().where(archives.c.session_id == _b.session_id))
     .order_by(_b.session_id)
 )
 _LINKS = Query(select(_b.session_id, _b.parent, _b.depth).order_by(_b.depth.desc(), _b.session_id))
@@ -144,7 +146,7 @@ def of_root(tx: Transaction, root: str) -> list[Branch]:
 
 
 def present(tx: Transaction, session_id: str) -> list[str]:
-    """The ids of the branches of a session that are not archived, the oldest first."""
+    """The ids of the branches of a session that are in no archive, the oldest first."""
     return [row[0] for row in tx.rows(_PRESENT, session=session_id)]
 
 

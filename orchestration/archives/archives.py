@@ -169,8 +169,6 @@ class Archives:
         shown = self._shown(self._sessions.get(row.session_id))
         ids = [*(branching.below(self._engine, row.session_id) if recursive else ()), row.session_id]
         for one in ids:
-            self._session(one, "admin")
-        for one in ids:
             with self._store.holding(one), contextlib.suppress(ArchiveDamaged, KeyMissing):
                 settle(self._engine, self._store, one)
         for one in branching.delete(self._engine, row.session_id, recursive, self._may("admin")):

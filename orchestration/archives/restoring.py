@@ -64,14 +64,13 @@ def _check_above(tx: Transaction, session_id: str) -> None:
     above = [one for one, _ in trees.above(tx, session_id)]
     if not above:
         return
-    parent = sessions.status(tx, above[0])
-    if parent is None:
+    if sessions.status(tx, above[0]) is None:
         raise ArchiveError(
             f"session {session_id} cannot be restored: it is a branch of {above[0]}, which is not there; bring that "
             "one back from a backup first"
         )
-    if parent[0] == "archived":
-        away = [one for one in above if (sessions.status(tx, one) or ("",))[0] == "archived"]
+    if rows.get(tx, above[0]) is not None:
+        away = [one for one in above if rows.get(tx, one) is not None]
         raise ArchiveError(
             f"session {session_id} cannot be restored: it is a branch of {above[0]}, which is archived; restore "
             f"{', then '.join(reversed(away))} first, or {away[-1]} with recursive=True"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...storage import sessions
 from ...storage.archives import tables as rows
 from ...storage.archives.store import ArchiveStore
-from ...storage.database import Transaction
 from ..engine import Engine
 from ..trees.branching import below
 from . import making, restoring
@@ -39,10 +37,5 @@ def restore(engine: Engine, store: ArchiveStore, session_id: str, may: May) -> N
 
 
 def _chosen(engine: Engine, ids: list[str], archived: bool) -> list[str]:
-    """Those of the sessions that are archived, or those that are not."""
-
-    def read(tx: Transaction) -> list[str]:
-        found = {one: (sessions.status(tx, one) or ("",))[0] == "archived" for one in ids}
-        return [one for one in ids if found[one] is archived]
-
-    return engine.database.read(read)
+    """Those of the sessions that are in archives, or those that are not."""
+    return engine.database.read(lambda tx: [one for one in ids if (rows.get(tx, one) is not None) is archived])

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from ...storage import sessions
 from ...storage import trees as rows
+from ...storage.archives import tables as archives
 from ...storage.database import Transaction
 from ...storage.histories.protocol import Capabilities, HistoryError, Item, Kept, Place
 from ...storage.histories.sql import SqlPlace
@@ -47,8 +47,7 @@ class Trees:
         return Shared(self._engine.conversations, line, self._is_away) if line else self._engine.conversations
 
     def _is_away(self, session_id: str) -> bool:
-        found = self._engine.database.read(lambda tx: sessions.status(tx, session_id))
-        return found is not None and found[0] == "archived"
+        return self._engine.database.read(lambda tx: archives.get(tx, session_id)) is not None
 
     def line(self, session_id: str) -> tuple[Part, ...]:
         """The parts of a branch's history, from the root on; none of a session that is no branch."""
@@ -93,7 +92,7 @@ def line_of(tx: Transaction, session_id: str) -> tuple[Part, ...]:
 class Shared:
     """The history of a branch: what it shares, then its own. Wherever histories live, nothing of it is copied.
 
-    `is_away` says of a session whether it is archived: like any other that is, a branch then has no entries here.
+    `is_away` says of a session whether it is in an archive: as any other that is, a branch then has no entries here.
     """
 
     def __init__(self, place: Place, line: Sequence[Part], is_away: Callable[[str], bool]) -> None:

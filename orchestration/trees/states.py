@@ -79,8 +79,6 @@ def thaw(engine: Engine, session_id: str, prefix: str | None = None) -> bool:
         branch = rows.get(tx, session_id)
         if branch is None or branch.thawed is not None:
             return True, False
-        if (sessions.status(tx, session_id) or ("",))[0] == "archived":
-            return False, False
         tenant = (sessions.identity(tx, session_id) or ("",))[-1]
         return False, prefix is None or session_state.prefix_of(tenant) == prefix
 

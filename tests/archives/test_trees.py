@@ -218,6 +218,9 @@ def test_histories_and_state_elsewhere_of_a_tree_go_and_come_back(
     assert [place.count(one) for one in ids] == [0] * 4
     for one in ids:
         assert archives_of(store).show(one, last=None)["history"] == heard[one][0]
+    with pytest.raises(ArchiveError, match="first"):
+        archives_of(store).restore(ids[2])
+    assert [place.count(one) for one in ids] == [0] * 4
     archives_of(store).restore(root, recursive=True)
     assert lasting(store) == content
     assert {one: (store.driver.sessions.get(one).history(), state_of(store, one)) for one in ids} == heard
@@ -250,6 +253,18 @@ def test_a_damaged_archive_of_what_is_above_is_named_and_takes_nothing_else_with
     with pytest.raises(ArchiveDamaged, match=first):
         archives_of(store).restore(root, recursive=True)
     assert statuses(store, [root, first, second]) == ["completed", "archived", "archived"]
+
+
+def test_of_two_archives_that_are_open_the_damaged_one_is_named(new_store: NewStore) -> None:
+    store = new_store()
+    root, first, *_ = tree_of(store)
+    archives_of(store).create(root, recursive=True)
+    path = making.folder(store.driver.engine).path(archives_of(store).get(first).file)
+    with pytest.raises(ArchiveDamaged, match=f"the archive {first}"), archives_of(store).open(first) as session:
+        assert len(session.history.range(1, 3)) == 3  # which opens that of the root
+        with path.open("r+b") as file:
+            file.write(b"x" * path.stat().st_size)
+        session.history(last=1)
 
 
 def test_a_branch_that_is_made_meanwhile_keeps_what_it_shares(
@@ -302,8 +317,8 @@ def test_what_is_above_does_not_go_while_a_branch_comes_back(
 
 def test_nothing_of_a_tree_goes_while_something_goes_on_in_it(new_store: NewStore) -> None:
     store = new_store()
-    root, _, second, _ = ids = tree_of(store)
-    third = store.driver.sessions.get(second).branch("third")
+    root, *_ = ids = tree_of(store)
+    third = store.driver.sessions.get(root).branch("third")
     with pytest.raises(SessionError, match=f"cannot archive session {third.id}|{third.id}.*active"):
         store.driver.sessions.get(root).archive(recursive=True)
     assert statuses(store, ids) == ["completed"] * 4 and files(store) == []
