@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 
+from ...config.urls import masked
 from ...errors import ArchiveDamaged, ArchiveError, ArchiveNotFound, StorageError
 from ...storage import results, schema, serial, sessions, trees
 from ...storage.archives import tables as rows
@@ -17,6 +18,7 @@ from ...storage.backup.transactions import alone
 from ...storage.database import Transaction
 from ...storage.histories.protocol import Item
 from ...storage.states.protocol import Origin
+from ..backups import conversations
 from ..backups.content import Content, Kept, Staged
 from ..backups.restoring import Restored, replace
 from ..backups.source import STATE_COLUMNS, put_state
@@ -41,6 +43,7 @@ def restore(engine: Engine, store: ArchiveStore, session_id: str) -> rows.Row:
             if (found := read_back(archive)).problems:
                 raise ArchiveDamaged(found.problems[0])
             kept = Kept(archive, archive.manifest)
+            _check_places(engine, kept, session_id)
             with _content(store, session_id, kept) as content:
                 needed = dict(kept.blobs())
                 for name, key in needed.items():
@@ -75,6 +78,23 @@ def _check_above(tx: Transaction, session_id: str) -> None:
             f"session {session_id} cannot be restored: it is a branch of {above[0]}, which is archived; restore "
             f"{', then '.join(reversed(away))} first, or {away[-1]} with recursive=True"
         )
+
+
+def _check_places(engine: Engine, kept: Kept, session_id: str) -> None:
+    """Raise ArchiveError where a history or state would go back to where nobody looks for it now."""
+    of_history, of_state = (kept.manifest.part(name) is not None for name in (HISTORIES, STATE))
+    is_history, is_state = owned.history_elsewhere(engine) is not None, owned.has_state_elsewhere(engine)
+    for what, setting, rows_of in (
+        # a history from elsewhere goes into the database as well
+        ("history", "history_url", "history" if is_history and not of_history else None),
+        ("keyed state", "state_url", None if is_state == of_state else STATE if of_state else "state_values"),
+    ):
+        if rows_of is not None and any(kept.rows(rows_of)):
+            now = masked(getattr(engine.settings, setting)) or "the database"
+            raise ArchiveError(
+                f"session {session_id} cannot be restored: its {what} was elsewhere than in {now} when it was archived;"
+                f" restore it with {setting} as it was then"
+            )
 
 
 @contextlib.contextmanager
@@ -149,6 +169,9 @@ def _put_rows(engine: Engine, kept: Kept, content: Content, needed: dict[str, st
             of = owned.choice(session_id, tenant)
             result = Restored(kept.manifest.id)
             replace(connection, database, content, of, set(needed), result, stay=(tables.SEARCH.name,))
+            if owned.history_elsewhere(engine) is None and kept.manifest.part(HISTORIES) is not None:
+                said = ([session_id, *entry] for found in kept.rows(HISTORIES) for entry in found)
+                conversations.insert(connection, database, [session_id], said)
             for name, key in needed.items():
                 _keep_blob(engine, tx, kept, name, key)
     except StorageError:

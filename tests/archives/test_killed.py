@@ -91,7 +91,7 @@ def kill_while_moving_a_tree(store: Store, rounds: int) -> None:
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_tree_is_whole_wherever_a_process_was_killed(new_store: NewStore, kind: str) -> None:
-    kill_while_moving_a_tree(new_store(kind), 3)
+    kill_while_moving_a_tree(new_store(kind), 2)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
