@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from .sessions import RESULT_CHARACTERS, session_argument
 
 if TYPE_CHECKING:
     from ..orchestration.archives.archives import Archive
+    from ..tasks.app import Celeriac
 
 
 @click.group()
@@ -22,19 +24,35 @@ def archive() -> None:
     """Sessions put away into files. An ID may be cut short while it is the only one that starts so."""
 
 
+def recursive_option(what: str) -> Callable[[Any], Any]:
+    """The option `--recursive`."""
+    return click.option("--recursive", is_flag=True, help=what)
+
+
 @archive.command()
 @click.argument("session_ids", nargs=-1, required=True, metavar="ID...")
+@recursive_option("Branches of them, and theirs, before them.")
 @json_option
 @pass_invocation
-def create(invocation: Invocation, session_ids: tuple[str, ...], as_json: bool) -> None:
+def create(invocation: Invocation, session_ids: tuple[str, ...], recursive: bool, as_json: bool) -> None:
     """Put ended or paused sessions with all that belongs to them into a file each, checked before anything goes."""
     with invocation.celeriac() as c:
         for session_id in session_ids:
-            made = c.archives.create(session_id)
+            made = c.archives.create(session_id, recursive=recursive)
             if as_json:
                 line(asdict(made))
             else:
-                print(f"{made.id}  archived: {sized(made.bytes)}{', sealed' if made.sealed else ''}")
+                below = f", and {_below(c, made.id):,} below it" if recursive else ""
+                print(f"{made.id}  archived: {sized(made.bytes)}{', sealed' if made.sealed else ''}{below}")
+
+
+def _below(c: Celeriac, session_id: str) -> int:
+    """How many sessions are below one in its tree."""
+    front, count = [c.sessions.get(session_id)], -1
+    while front:
+        count += len(front)
+        front = [child for one in front for child in one.children()]
+    return count
 
 
 @archive.command("list")
@@ -120,12 +138,13 @@ def verify(ctx: click.Context, invocation: Invocation, session_id: str, as_json:
 
 @archive.command()
 @session_argument
+@recursive_option("Also what is archived of its branches, and theirs.")
 @json_option
 @pass_invocation
-def restore(invocation: Invocation, session_id: str, as_json: bool) -> None:
+def restore(invocation: Invocation, session_id: str, recursive: bool, as_json: bool) -> None:
     """Bring a session back as it was, all or nothing."""
     with invocation.celeriac() as c:
-        view = c.archives.restore(session_id).to_dict()
+        view = c.archives.restore(session_id, recursive=recursive).to_dict()
     if as_json:
         document(view)
     else:
@@ -134,10 +153,11 @@ def restore(invocation: Invocation, session_id: str, as_json: bool) -> None:
 
 @archive.command()
 @click.argument("session_ids", nargs=-1, required=True, metavar="ID...")
+@recursive_option("Also branches of them, and theirs.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @json_option
 @pass_invocation
-def delete(invocation: Invocation, session_ids: tuple[str, ...], yes: bool, as_json: bool) -> None:
+def delete(invocation: Invocation, session_ids: tuple[str, ...], recursive: bool, yes: bool, as_json: bool) -> None:
     """Delete archives with what is known of their sessions, for good."""
     with invocation.celeriac() as c:
         found = [c.archives.get(one) for one in session_ids]
@@ -149,7 +169,7 @@ def delete(invocation: Invocation, session_ids: tuple[str, ...], yes: bool, as_j
             if not click.confirm(f"Delete {len(found)} archive{'s' if len(found) > 1 else ''}?", err=True):
                 raise click.exceptions.Exit(1)
         for one in found:
-            c.archives.delete(one.id)
+            c.archives.delete(one.id, recursive=recursive)
     if as_json:
         document({"deleted": [one.id for one in found]})
     else:

@@ -52,8 +52,10 @@ def _label(node: dict[str, Any], asked: str) -> Any:
     if "status" not in node:
         return Text.assemble((node["id"][:SHORT_ID], "dim"), ("  (not yours to read)", "dim"))
     name = "(root)" if node["parent"] is None else clean(node["name"], 40)
-    own = node["entries"] - node["at"]
-    said = f"{own:,} entries" if node["parent"] is None else f"+{own:,} entries from {node['at']:,} on"
+    said = ""
+    if node["entries"] is not None:  # else they are in its archive
+        own = node["entries"] - node["at"]
+        said = f"  {own:,} entries" if node["parent"] is None else f"  +{own:,} entries from {node['at']:,} on"
     merged = node["merged"] - node["at"] if node["parent"] is not None else 0
     return Text.assemble(
         (node["id"][:SHORT_ID], "bold" if node["id"] == asked else ""),
@@ -61,7 +63,7 @@ def _label(node: dict[str, Any], asked: str) -> Any:
         (name, "cyan"),
         "  ",
         (str(node["status"]), STYLES.get(str(node["status"]), "")),
-        f"  {said}",
+        said,
         f", {merged:,} merged" if merged else "",
         ("  * current", "green") if node["current"] else "",
         (f"  {clean(node['description'], 60)}", "dim") if node["description"] else "",
@@ -133,11 +135,16 @@ def _tell(session_id: str, conflicts: list[dict[str, Any]]) -> None:
     if not conflicts:
         return
     rows = [
-        (one["id"], one["branch"][:SHORT_ID], one["key"], *(_short(one[side]) for side in ("base", "ours", "theirs")))
+        (one["id"], one["branch"][:SHORT_ID], one["key"], *(_side(one, side) for side in ("base", "ours", "theirs")))
         for one in conflicts
     ]
     table(("conflict", "branch", "key", "base", "ours", "theirs"), rows, fold=("base", "ours", "theirs"))
     pairs([("resolve", f"celeriac sessions resolve {session_id[:SHORT_ID]} CONFLICT ours|theirs|JSON")])
+
+
+def _side(conflict: dict[str, Any], side: str) -> str:
+    is_away = side != "ours" and conflict[side] is None and not conflict["readable"]
+    return "(with the branch)" if is_away else _short(conflict[side])
 
 
 def _short(value: Any) -> str:
@@ -176,8 +183,8 @@ def resolve(invocation: Invocation, session_id: str, conflict: int, choice: str,
             value = json.loads(choice)
         except ValueError:
             raise BadInput(f"{choice!r:.60} is neither ours, nor theirs, nor JSON") from None
-        chosen = value
-        value = lambda *_: chosen  # noqa: E731 - also for the text "ours"
+        if (chosen := value) in ("ours", "theirs"):
+            value = lambda *_: chosen  # noqa: E731 - the text itself
     with invocation.session(session_id) as (_, session):
         holds = session.resolve(conflict, value, by=by)
     if as_json:

@@ -330,13 +330,16 @@ def complete(engine: Engine, session_id: str, report: Any = None) -> None:
     _in_turn(engine, session_id, work)
 
 
-def archive(engine: Engine, session_id: str) -> None:
+def archive(engine: Engine, session_id: str, may: Callable[[str], None] | None = None) -> None:
     """Put an ended or paused session away into a file: its row stays, is listed only when asked for, and cannot be
-    changed.
+    changed. `may`: all below it goes before it; raises for one that may not go.
     """
-    from .archives.making import create  # what makes archives is not what workers begin with
+    from .archives import making, whole  # what makes archives is not what workers begin with
 
-    create(engine, session_id)
+    if may is not None:
+        whole.create(engine, session_id, may)
+    else:
+        making.create(engine, session_id)
 
 
 __all__ = [

@@ -137,8 +137,9 @@ class Kin(SessionReads):
 
     @needs("read")
     def merge_conflicts(self, unresolved: bool = True) -> list[dict[str, Any]]:
-        """Keys of its state that merges could not settle: {id, branch, key, base, ours, theirs, resolved, resolution,
-        created_at}; None stands for no value. `unresolved` False: also those that were resolved.
+        """Keys of its state that merges could not settle: {id, branch, key, base, ours, theirs, readable, resolved,
+        resolution, created_at}; None stands for no value. `unresolved` False: also those that were resolved.
+        `readable` False: values of the branch are not there, since it is archived or was deleted.
         """
         from .trees.merging import conflicts
 

@@ -143,9 +143,9 @@ class Session(Kin):
         control.complete(self._engine, self.id, report)
 
     @needs("write")
-    def archive(self) -> None:
-        """Put an ended or paused session away into a file; `c.archives.restore(id)` brings it back."""
-        control.archive(self._engine, self.id)
+    def archive(self, recursive: bool = False) -> None:
+        """Put it away into a file, when ended or paused, `recursive` all below it first; `c.archives.restore(id)`."""
+        control.archive(self._engine, self.id, (lambda one: self._other(one)._require("write")) if recursive else None)
 
     @needs("write")
     def checkpoint(self, label: str = "") -> str:

@@ -221,7 +221,8 @@ class Sessions:
 
     def tree(self, session_id: str) -> dict[str, Any]:
         """The whole tree that a session is in: {id, parent, name, description, creator, status, at, entries, merged,
-        current, created_at, children}; of sessions that the caller may not read only ids and children.
+        current, created_at, children}; of archived sessions `entries` is None, and of those that the caller may not
+        read there are only ids and children.
         """
         access, caller = self._engine.access, self._caller
         self._handle(session_id)._require("read")

@@ -359,17 +359,20 @@ _TENANTS = Query(select(_s.tenant).distinct().order_by(_s.tenant))
 
 _ENDED_BEFORE = Query(
     select(_s.id)
+    .select_from(sessions.outerjoin(branches, branches.c.session_id == _s.id))
     .where(
         _s.status.in_([literal_column(f"'{status}'") for status in ("completed", "failed", "cancelled")]),
         _s.pinned == 0,
         _s.completed_at < now() - bindparam("age"),
     )
-    .order_by(_s.id)
+    .order_by(func.coalesce(branches.c.depth, 0).desc(), _s.id)
 )
 
 
 def ended_before(tx: Transaction, age: float) -> list[str]:
-    """Ids of the sessions of all tenants that ended `age` seconds ago or earlier; pinned ones are left out."""
+    """Ids of the sessions of all tenants that ended `age` seconds ago or earlier, branches before what is above them;
+    pinned ones are left out.
+    """
     return [row[0] for row in tx.rows(_ENDED_BEFORE, age=age)]
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    exists,
     func,
     insert,
     select,
@@ -26,6 +27,7 @@ from sqlalchemy import (
 )
 
 from ..errors import StorageError
+from .archives.tables import archives
 from .database import Query, Transaction, now
 from .tables import metadata
 
@@ -83,6 +85,12 @@ _ADD = Query(
 _GET = Query(select(*_ALL).where(_this))
 _CHILDREN = Query(select(*_ALL).where(_b.parent == bindparam("session")).order_by(_b.session_id))
 _OF_ROOT = Query(select(*_ALL).where(_b.root == bindparam("session")).order_by(_b.session_id))
+_PRESENT = Query(
+    select(_b.session_id)
+    .where(_b.parent == bindparam("session"), ~exists().where(archives.c.session_id == _b.session_id))
+    .order_by(_b.session_id)
+)
+_LINKS = Query(select(_b.session_id, _b.parent, _b.depth).order_by(_b.depth.desc(), _b.session_id))
 _SHARED = Query(select(func.max(_b.entries)).where(_b.parent == bindparam("session")))
 _BEGINS = Query(select(_b.session_id).where(_b.parent == bindparam("session"), _b.state == bindparam("ref")).limit(1))
 _UP = Query(select(_b.parent, _b.entries).where(_this))
@@ -135,6 +143,16 @@ def children(tx: Transaction, session_id: str) -> list[Branch]:
 def of_root(tx: Transaction, root: str) -> list[Branch]:
     """All branches of a tree, by the session at its root, the oldest first."""
     return [_opened(tx, row) for row in tx.rows(_OF_ROOT, session=root)]
+
+
+def present(tx: Transaction, session_id: str) -> list[str]:
+    """The ids of the branches of a session that are in no archive, the oldest first."""
+    return [row[0] for row in tx.rows(_PRESENT, session=session_id)]
+
+
+def links(tx: Transaction) -> list[tuple[str, str]]:
+    """(id, parent) of all branches of all trees, those furthest down first."""
+    return [(row[0], row[1]) for row in tx.rows(_LINKS)]
 
 
 def shared(tx: Transaction, session_id: str) -> int:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import ArchiveDamaged, ArchiveError, KeyMissing
 from ...storage.archives import tables as rows
 from ...storage.archives.store import LEFT_SECONDS
-from .. import deleting
 from ..backups.content import Verified
 from ..engine import Engine
 from ..guard.access import EVERYTHING, Caller, Right
 from ..session import Session
 from ..sessions import Sessions
+from ..trees import branching
 from ..views import Page
-from . import inside, making, restoring
+from . import inside, making, restoring, whole
 from .settling import settle
 from .verifying import opened_now, read_back
 
@@ -76,15 +76,25 @@ class Archives:
             raise restoring.not_archived(session.id, session.status)
         return found
 
-    def create(self, session_id: str) -> Archive:
+    def _may(self, right: Right) -> Callable[[str], None]:
+        def may(session_id: str) -> None:
+            self._session(session_id, right)
+
+        return may
+
+    def create(self, session_id: str, recursive: bool = False) -> Archive:
         """Put an ended or paused session with all that belongs to it into one file, and take it out of the active
         stores once the file was read back and compared. Its row stays, so that it is still listed and found.
 
-        Raises SessionNotFound; SessionError for one that is active, has running steps, or is in an archive;
-        ArchiveError where it changes meanwhile. Then it is as it was.
+        `recursive`: each of its branches, and theirs, before it. Raises SessionNotFound; SessionError for one that is
+        active, has running steps or branches that are not archived, or is in an archive; ArchiveError where it changes
+        meanwhile. Then it is as it was.
         """
         session = self._session(session_id, "write")
-        making.create(self._engine, session.id)
+        if recursive:
+            whole.create(self._engine, session.id, self._may("write"))
+        else:
+            making.create(self._engine, session.id)
         return self._shown(session)
 
     def list(self, **filters: Any) -> Page:
@@ -136,24 +146,33 @@ class Archives:
         except ArchiveDamaged as fault:
             return Verified(row.file, problems=[str(fault)])
 
-    def restore(self, session_id: str) -> Session:
+    def restore(self, session_id: str, recursive: bool = False) -> Session:
         """Bring a session back as it was, all or nothing; its archive is then gone.
 
-        Raises SessionNotFound; ArchiveNotFound for a session that is in none, so also for one that was restored before;
-        ArchiveDamaged, KeyMissing.
+        `recursive`: what is archived of it and of all below it, one by one. Raises SessionNotFound; ArchiveNotFound for
+        a session that is in none, so also for one that was restored before; ArchiveError for a branch of one that is
+        archived itself, naming what to restore first; ArchiveDamaged, KeyMissing.
         """
         session = self._session(session_id, "write")
-        restoring.restore(self._engine, self._store, session.id)
+        if recursive:
+            whole.restore(self._engine, self._store, session.id, self._may("write"))
+        else:
+            restoring.restore(self._engine, self._store, session.id)
         return session
 
-    def delete(self, session_id: str) -> Archive:
-        """Delete an archive with the row of its session, for good. Raises SessionNotFound, ArchiveNotFound."""
+    def delete(self, session_id: str, recursive: bool = False) -> Archive:
+        """Delete an archive with the row of its session, for good; with `recursive` also its branches, and theirs.
+
+        Raises SessionNotFound, ArchiveNotFound, and SessionError for one that has branches without it.
+        """
         row = self._row(session_id, "admin")
         shown = self._shown(self._sessions.get(row.session_id))
-        with self._store.holding(row.session_id), contextlib.suppress(ArchiveDamaged, KeyMissing):
-            settle(self._engine, self._store, row.session_id)
-        deleting.delete(self._engine, row.session_id)
-        self._engine.copies.forget(row.session_id)
+        ids = [*(branching.below(self._engine, row.session_id) if recursive else ()), row.session_id]
+        for one in ids:
+            with self._store.holding(one), contextlib.suppress(ArchiveDamaged, KeyMissing):
+                settle(self._engine, self._store, one)
+        for one in branching.delete(self._engine, row.session_id, recursive, self._may("admin")):
+            self._engine.copies.forget(one)
         return shown
 
     def tidy(self, older_than: float = LEFT_SECONDS) -> Tidied:

@@ -44,8 +44,8 @@ def folder(engine: Engine) -> ArchiveStore:
 def create(engine: Engine, session_id: str) -> rows.Row:
     """Put a session away; gives where it is then.
 
-    Raises SessionError for one that is active, has running steps, or is in an archive; ArchiveError where it changes
-    again and again. Then it is as it was.
+    Raises SessionError for one that is active, has running steps or branches that are not archived, or is in an
+    archive; ArchiveError where it changes again and again. Then it is as it was.
     """
     store = folder(engine)
     with store.holding(session_id):
@@ -84,18 +84,26 @@ def file_of(engine: Engine, session_id: str) -> str | None:
 
 
 def _movable(tx: Transaction, session_id: str) -> sessions.Hot:
-    """The row of a session that can be put away, locked: a COMMIT that may be on its way is waited for, even that of a
-    process that was killed. Raises SessionError.
+    """The row of a session that can be put away now, as `at_rest`: its branches, which share what it has, are."""
+    hot = at_rest(tx, session_id)
+    if present := trees.present(tx, session_id):
+        more = f" and {len(present) - 3} more" if len(present) > 3 else ""
+        raise SessionError(
+            f"session {session_id} cannot be archived: it has branches that are not: {', '.join(present[:3])}{more}; "
+            "archive them first, or all of it with recursive=True"
+        )
+    return hot
+
+
+def at_rest(tx: Transaction, session_id: str) -> sessions.Hot:
+    """The row of a session in which nothing goes on, locked: a COMMIT that may be on its way is waited for, even that
+    of a process that was killed. Raises SessionNotFound, SessionError.
     """
     hot = sessions.lock(tx, session_id)
     if hot is None:
         raise SessionNotFound(f"no session {session_id!r}")
     if hot.status != "archived" or rows.get(tx, session_id) is not None:  # else it was put away without a file
         after(hot.status, "archive", session_id)
-    if trees.get(tx, session_id) is not None or trees.children(tx, session_id):
-        raise SessionError(
-            f"session {session_id} cannot be archived: it is in a tree, whose sessions share what lies in each other"
-        )
     running = tx.value(_RUNNING, session=session_id)
     if running is not None:
         raise SessionError(f"session {session_id} cannot be archived: its step {running!r} is still running")

@@ -19,8 +19,9 @@ from ..history.pages import pages
 
 #: Rows that mean something only while work goes on: they are deleted, not kept.
 PASSING: Final = ("outbox", "cache_flights", "cache_waiters", "agent_turns")
-#: Rows by which an archived session is found; they are kept in the archive, too, but for the words.
-STAYING: Final = ("sessions", "session_tags", tables.SEARCH.name)
+#: Rows by which an archived session is found; they are kept in the archive, too, but for the words. Its place in a tree
+#: stays as well: so what it shares is kept above it, and what is above it is not deleted.
+STAYING: Final = ("sessions", "session_tags", "branches", tables.SEARCH.name)
 #: Of an entry of a history that lives elsewhere.
 HISTORY_COLUMNS: Final = ("number", "at", "body")
 

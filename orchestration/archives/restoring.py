@@ -6,8 +6,9 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 
+from ...config.urls import masked
 from ...errors import ArchiveDamaged, ArchiveError, ArchiveNotFound, StorageError
-from ...storage import results, schema, serial, sessions
+from ...storage import results, schema, serial, sessions, trees
 from ...storage.archives import tables as rows
 from ...storage.archives.file import damaged
 from ...storage.archives.store import ArchiveStore
@@ -17,6 +18,7 @@ from ...storage.backup.transactions import alone
 from ...storage.database import Transaction
 from ...storage.histories.protocol import Item
 from ...storage.states.protocol import Origin
+from ..backups import conversations
 from ..backups.content import Content, Kept, Staged
 from ..backups.restoring import Restored, replace
 from ..backups.source import STATE_COLUMNS, put_state
@@ -28,18 +30,20 @@ from .verifying import opened, read_back
 
 
 def restore(engine: Engine, store: ArchiveStore, session_id: str) -> rows.Row:
-    """Bring a session back; gives where it was. Raises ArchiveNotFound for one that is in no archive, ArchiveDamaged,
-    KeyMissing; then nothing has changed.
+    """Bring a session back; gives where it was. Raises ArchiveNotFound for one that is in no archive, ArchiveError for
+    a branch of one that is not there, ArchiveDamaged, KeyMissing; then nothing has changed.
     """
     with store.holding(session_id):
         row, hot = engine.database.read(lambda tx: (rows.get(tx, session_id), sessions.look(tx, session_id)))
         if row is None or hot is None:
             raise not_archived(session_id, hot.status if hot is not None else None)
+        engine.database.read(lambda tx: _check_above(tx, session_id))
         settle(engine, store, session_id)
         with opened(engine, store, row) as archive, damaged(archive.id):
             if (found := read_back(archive)).problems:
                 raise ArchiveDamaged(found.problems[0])
             kept = Kept(archive, archive.manifest)
+            _check_places(engine, kept, session_id)
             with _content(store, session_id, kept) as content:
                 needed = dict(kept.blobs())
                 for name, key in needed.items():
@@ -56,6 +60,41 @@ def not_archived(session_id: str, status: str | None) -> ArchiveError:
     if status is None:
         return ArchiveNotFound(f"no session {session_id!r}")
     return ArchiveNotFound(f"session {session_id} is in no archive: it is {status}; `celeriac archive list` shows all")
+
+
+def _check_above(tx: Transaction, session_id: str) -> None:
+    """Raise ArchiveError for a branch whose parent, which has what it shares, is archived or is not there."""
+    above = [one for one, _ in trees.above(tx, session_id)]
+    if not above:
+        return
+    if sessions.status(tx, above[0]) is None:
+        raise ArchiveError(
+            f"session {session_id} cannot be restored: it is a branch of {above[0]}, which is not there; bring that "
+            "one back from a backup first"
+        )
+    if rows.get(tx, above[0]) is not None:
+        away = [one for one in above if rows.get(tx, one) is not None]
+        raise ArchiveError(
+            f"session {session_id} cannot be restored: it is a branch of {above[0]}, which is archived; restore "
+            f"{', then '.join(reversed(away))} first, or {away[-1]} with recursive=True"
+        )
+
+
+def _check_places(engine: Engine, kept: Kept, session_id: str) -> None:
+    """Raise ArchiveError where a history or state would go back to where nobody looks for it now."""
+    of_history, of_state = (kept.manifest.part(name) is not None for name in (HISTORIES, STATE))
+    is_history, is_state = owned.history_elsewhere(engine) is not None, owned.has_state_elsewhere(engine)
+    for what, setting, rows_of in (
+        # a history from elsewhere goes into the database as well
+        ("history", "history_url", "history" if is_history and not of_history else None),
+        ("keyed state", "state_url", None if is_state == of_state else STATE if of_state else "state_values"),
+    ):
+        if rows_of is not None and any(kept.rows(rows_of)):
+            now = masked(getattr(engine.settings, setting)) or "the database"
+            raise ArchiveError(
+                f"session {session_id} cannot be restored: its {what} was elsewhere than in {now} when it was archived;"
+                f" restore it with {setting} as it was then"
+            )
 
 
 @contextlib.contextmanager
@@ -119,13 +158,20 @@ def _put_rows(engine: Engine, kept: Kept, content: Content, needed: dict[str, st
     try:
         with alone(database, write=True) as connection:
             tx = Transaction(connection.cursor(), database.dialect, database.codec)
+            branch = trees.get(tx, session_id)
+            if branch is not None:  # which then is not put away meanwhile
+                sessions.lock(tx, branch.parent)
             sessions.lock(tx, session_id)
+            _check_above(tx, session_id)
             now = rows.get(tx, session_id)
             if now is None or now.file != row.file:
                 raise not_archived(session_id, "restored already")
             of = owned.choice(session_id, tenant)
             result = Restored(kept.manifest.id)
             replace(connection, database, content, of, set(needed), result, stay=(tables.SEARCH.name,))
+            if owned.history_elsewhere(engine) is None and kept.manifest.part(HISTORIES) is not None:
+                said = ([session_id, *entry] for found in kept.rows(HISTORIES) for entry in found)
+                conversations.insert(connection, database, [session_id], said)
             for name, key in needed.items():
                 _keep_blob(engine, tx, kept, name, key)
     except StorageError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from typing import Any, Final, Protocol
 
@@ -16,7 +15,7 @@ from ...storage.batches import Batches
 from ...storage.cache import entries
 from ...storage.database import Transaction
 from ..engine import Engine
-from .removing import let_go, remove
+from .removing import let_go
 
 #: How many there are, and their bytes.
 Sum = tuple[int, int]
@@ -185,50 +184,6 @@ class TemporaryFiles:
                 count += 1
                 size += bytes_
         return count, size
-
-
-@dataclass(frozen=True)
-class Sessions:
-    """Sessions of a status that have not changed for a while and are not pinned."""
-
-    status: str
-    rule: str
-    engine: Engine
-    before: float
-
-    @property
-    def name(self) -> str:
-        """As `sessions: completed`."""
-        return f"sessions: {self.status}"
-
-    @cached_property
-    def ids(self) -> list[str]:
-        """Those that are to go, as of the first look."""
-        return [key[0] for key, _ in aging.SESSIONS[self.status](self.engine.database, before=self.before)]
-
-    def found(self) -> Sum:
-        """What is to go."""
-        return len(self.ids), sum(map(self._size, self.ids))
-
-    def _size(self, session_id: str) -> int:
-        return self.engine.database.read(lambda tx: aging.bytes_of(tx, session_id))[0]
-
-    def remove(self, batches: Batches) -> Sum:
-        """Let them go, each if it still is what it was."""
-        count = size = 0
-        for session_id in self.ids:
-            bytes_ = self._size(session_id)
-            if remove(self.engine, batches, session_id, lambda tx: self._may_go(tx, session_id)):  # noqa: B023
-                count += 1
-                size += bytes_
-        return count, size
-
-    def _may_go(self, tx: Transaction, session_id: str) -> bool:
-        found = aging.stands(tx, session_id, self.before)
-        if found is None:
-            return False
-        status = {"dead": "failed", "idle": "active"}.get(self.status, self.status)
-        return found[0] == status and not (status == "active" and found[1])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from ...storage import aging, reclaimed, vacuum
 from ...storage.batches import Batches
 from ..engine import Engine
 from ..guard.access import EVERYTHING, Caller
-from .kinds import Checkpoints, Kept, Kind, Sessions, Sum, TemporaryFiles, aged, blobs, cached_results, stray_files
+from .kinds import Checkpoints, Kept, Kind, Sum, TemporaryFiles, aged, blobs, cached_results, stray_files
+from .leaving import Sessions, keep_shared, let_go
 from .removing import finish
 
 _DAY: Final = 86400.0
@@ -96,7 +97,10 @@ class Retention:
         if not dry_run:
             vacuum.checkpoint(database)  # else the file is smaller than what is in it
         size = vacuum.file_bytes(database)
-        for kind in self._kinds(report):
+        kinds = self._kinds(report)
+        if not dry_run:
+            let_go(self._engine, [kind for kind in kinds if isinstance(kind, Sessions)], batches)
+        for kind in kinds:
             count, bytes_ = kind.found() if dry_run else kind.remove(batches)
             report.kinds[kind.name] = Gone(kind.rule, count, bytes_)
         if not dry_run:
@@ -114,15 +118,16 @@ class Retention:
         engine, settings = self._engine, self._engine.settings
         now = engine.database.read(lambda tx: tx.now())
         kinds: list[Kind] = []
-        going: set[str] = set()
+        sessions: list[Sessions] = []
         for status in aging.SESSIONS:
             days = getattr(settings, f"retention_{status}_days")
             if not days:
                 kinds.append(Kept(f"sessions: {status}", "all stay"))
                 continue
-            of_status = Sessions(status, _days(days), engine, now - days * _DAY)
-            going.update(of_status.ids)
-            kinds.append(of_status)
+            sessions.append(Sessions(status, _days(days), engine, now - days * _DAY))
+            kinds.append(sessions[-1])
+        keep_shared(engine, sessions)
+        going = {one for kind in sessions for one in kind.ids}
         kinds.append(self._checkpoints(now, going))
         for name, setting in _AGED:
             days = getattr(settings, setting)

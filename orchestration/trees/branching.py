@@ -200,7 +200,8 @@ def path(engine: Engine, session_id: str) -> list[str]:
 
 def tree(engine: Engine, session_id: str, may_read: Callable[[str], bool]) -> dict[str, Any]:
     """The whole tree of a session from its root: {id, parent, name, description, creator, status, at, entries, merged,
-    current, created_at, children}. Of sessions that may not be read only the id is shown.
+    current, created_at, children}. Of sessions that may not be read only the id is shown; of archived ones `entries`
+    is None.
     """
     root = root_of(engine, session_id)
 
@@ -216,8 +217,8 @@ def tree(engine: Engine, session_id: str, may_read: Callable[[str], bool]) -> di
         node: dict[str, Any] = {"id": own, "parent": None if one is None else one.parent, "children": []}
         if may_read(own):
             node |= _told(one) | {
-                "status": status[own][0] if status[own] else None,
-                "entries": engine.trees.place(own).count(own),
+                "status": (known := (status[own] or (None,))[0]),
+                "entries": None if known == "archived" else engine.trees.place(own).count(own),
                 "current": own == current,
             }
         nodes[own] = node
@@ -253,6 +254,8 @@ def switch(engine: Engine, source: str, target: str) -> None:
         raise SessionError(f"session {target} is not in the tree of {source}; there is nothing to switch to")
 
     def work(turn: Turn) -> None:
+        if (sessions.status(turn.tx, target) or ("",))[0] == "archived":
+            raise SessionError(f"session {target} is archived; restore it before it is switched to")
         sessions.put_document(turn.tx, root, TREE, serial.encode({"current": target}).decode())
         turn.event("session.switched", component="trees", data={"from": source, "to": target})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ...errors import SessionError
 from ...storage import trees as rows
 from ..engine import Engine
 from ..state.scopes import Scope
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 def compare(engine: Engine, state: State, a: Session, b: Session) -> dict[str, Any]:
     """See `Sessions.compare`."""
+    for one in (a, b):
+        if one.status == "archived":
+            raise SessionError(f"session {one.id} is archived; restore it before it is compared")
     common, shared = _common(engine, a.id, b.id)
     return {
         "a": a.id,

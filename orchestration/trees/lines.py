@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from ...storage import trees as rows
+from ...storage.archives import tables as archives
 from ...storage.database import Transaction
 from ...storage.histories.protocol import Capabilities, HistoryError, Item, Kept, Place
 from ...storage.histories.sql import SqlPlace
@@ -43,7 +44,10 @@ class Trees:
     def place(self, session_id: str) -> Place:
         """Where the history of a session is, as numbers of that session have it."""
         line = self.line(session_id)
-        return Shared(self._engine.conversations, line) if line else self._engine.conversations
+        return Shared(self._engine.conversations, line, self._is_away) if line else self._engine.conversations
+
+    def _is_away(self, session_id: str) -> bool:
+        return self._engine.database.read(lambda tx: archives.get(tx, session_id)) is not None
 
     def line(self, session_id: str) -> tuple[Part, ...]:
         """The parts of a branch's history, from the root on; none of a session that is no branch."""
@@ -59,8 +63,7 @@ class Trees:
         for the first time. Not inside a transaction.
         """
         session_id = scope.partition(":")[2]
-        if session_id not in self._awake:
-            states.thaw(self._engine, session_id, prefix)
+        if session_id not in self._awake and states.thaw(self._engine, session_id, prefix):
             with self._lock:
                 _keep(self._awake, session_id, True)
 
@@ -87,12 +90,16 @@ def line_of(tx: Transaction, session_id: str) -> tuple[Part, ...]:
 
 
 class Shared:
-    """The history of a branch: what it shares, then its own. Wherever histories live, nothing of it is copied."""
+    """The history of a branch: what it shares, then its own. Wherever histories live, nothing of it is copied.
 
-    def __init__(self, place: Place, line: Sequence[Part]) -> None:
+    `is_away` says of a session whether it is in an archive: as any other that is, a branch then has no entries here.
+    """
+
+    def __init__(self, place: Place, line: Sequence[Part], is_away: Callable[[str], bool]) -> None:
         self._place = place
         self._line = line
         self._own = line[-1]
+        self._is_away = is_away
 
     @property
     def capabilities(self) -> Capabilities:
@@ -112,6 +119,16 @@ class Shared:
         newest: bool = False,
         mark: int | None = None,
     ) -> list[Kept]:
+        # Asked after reading: then nothing was put away before all was read.
+        try:
+            found = self._joined(first, last, limit, newest, mark)
+        except HistoryError:
+            if self._is_away(self._own.session_id):
+                return []
+            raise
+        return [] if self._is_away(self._own.session_id) else found
+
+    def _joined(self, first: int, last: int | None, limit: int | None, newest: bool, mark: int | None) -> list[Kept]:
         found: list[Kept] = []
         for part in reversed(self._line) if newest else self._line:
             left = None if limit is None else limit - len(found)
@@ -129,20 +146,23 @@ class Shared:
         if high is not None and high < low:
             return []
         top = None if high is None else high - part.offset
-        kept = self._place.load(part.session_id, low - part.offset, top, limit=limit, newest=newest, mark=mark)
+        place = self._of(part)
+        kept = place.load(part.session_id, low - part.offset, top, limit=limit, newest=newest, mark=mark)
         if part.last is not None and high is not None and mark is None:
             wanted = high - low + 1 if limit is None else min(limit, high - low + 1)
-            if len(kept) < wanted and not self._has_gaps(part):
+            if len(kept) < wanted and not _has_gaps(place, part):
                 raise HistoryError(
                     f"the history of {self._own.session_id} shares entries of {part.session_id}, of which some are gone"
                 )
         return [Kept(number + part.offset, at, body) for number, at, body in kept]
 
-    def _has_gaps(self, part: Part) -> bool:
-        return isinstance(self._place, SqlPlace) and self._place.gaps(part.session_id) > 0
+    def _of(self, part: Part) -> Place:
+        """Where a part is."""
+        return self._place
 
     def count(self, conversation: str) -> int:
-        return self._own.offset + self._place.count(conversation)
+        count = self._own.offset + self._place.count(conversation)
+        return 0 if self._is_away(self._own.session_id) else count
 
     def delete(self, conversation: str, expected: int | None = None) -> int:
         """Delete what is the branch's own."""
@@ -153,3 +173,7 @@ class Shared:
 
     def close(self) -> None:
         """The place is the engine's."""
+
+
+def _has_gaps(place: Place, part: Part) -> bool:
+    return isinstance(place, SqlPlace) and place.gaps(part.session_id) > 0

@@ -136,20 +136,21 @@ def conflicts(engine: Engine, session_id: str, unresolved: bool) -> list[dict[st
         tenant = engine.owner_of(tx, session_id)[0]
         ours = states.values_now(engine, tx, session_id, tenant)
         refs = {ref for one in found for ref in (one.base, one.theirs)}
-        sides = {ref: states.values_at(engine, tx, ref, tenant) for ref in refs}
+        sides = {ref: states.side_at(engine, tx, ref, tenant) for ref in refs}
         return [_shown(one, sides[one.base], ours, sides[one.theirs]) for one in found]
 
     return engine.database.read(read)
 
 
 def _shown(
-    one: rows.Conflict, base: dict[str, Plain], ours: dict[str, Plain], theirs: dict[str, Plain]
+    one: rows.Conflict, base: dict[str, Plain] | None, ours: dict[str, Plain], theirs: dict[str, Plain] | None
 ) -> dict[str, Any]:
     return {
         "id": one.id,
         "branch": one.branch,
         "key": one.key,
-        **{name: _value(side, one.key) for name, side in (("base", base), ("ours", ours), ("theirs", theirs))},
+        **{name: _value(side or {}, one.key) for name, side in (("base", base), ("ours", ours), ("theirs", theirs))},
+        "readable": base is not None and theirs is not None,
         "resolved": bool(one.resolved),
         "resolution": serial.decode(one.resolution) if one.resolution else None,
         "created_at": moment(one.created_at),
@@ -170,10 +171,14 @@ def resolve(engine: Engine, session_id: str, conflict: int, choice: Any, by: str
             why = f"has no merge conflict {conflict!r}" if found is None else f"has resolved merge conflict {conflict}"
             raise SessionError(f"session {session_id} {why} already" if found else f"session {session_id} {why}")
         tenant = turn.hot.tenant
-        base = states.values_at(engine, turn.tx, found.base, tenant).get(found.key)
+        base, theirs = (states.side_at(engine, turn.tx, ref, tenant) for ref in (found.base, found.theirs))
+        if (base is None or theirs is None) and (choice == "theirs" or callable(choice)):
+            raise SessionError(
+                f"values of merge conflict {conflict} are with session {found.branch}, which is archived or deleted; "
+                "restore it first, or choose ours or a value"
+            )
         ours = states.values_now(engine, turn.tx, session_id, tenant).get(found.key)
-        theirs = states.values_at(engine, turn.tx, found.theirs, tenant).get(found.key)
-        how, after = _chosen(choice, base, ours, theirs)
+        how, after = _chosen(choice, (base or {}).get(found.key), ours, (theirs or {}).get(found.key))
         if after is not ours:
             states.write(engine, turn, {found.key: after}, "merge")
         text = serial.encode({"choice": how, **said}).decode()

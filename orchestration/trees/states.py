@@ -40,6 +40,13 @@ def values_at(engine: Engine, tx: Transaction, ref: str, tenant: str) -> dict[st
     return _opened(engine, tx, session_id, tenant, values)
 
 
+def side_at(engine: Engine, tx: Transaction, ref: str, tenant: str) -> dict[str, Plain] | None:
+    """As `values_at`; None where the session that it lies in is archived or was deleted."""
+    if ref and (sessions.status(tx, ref.rpartition(":")[0]) or ("archived",))[0] == "archived":
+        return None
+    return values_at(engine, tx, ref, tenant)
+
+
 def values_now(engine: Engine, tx: Transaction, session_id: str, tenant: str) -> dict[str, Plain]:
     """The keyed state of a session in the clear, as it is now."""
     return _opened(engine, tx, session_id, tenant, session_state.all_of(tx, session_id, tenant))
@@ -61,32 +68,37 @@ def write(engine: Engine, turn: Turn, values: dict[str, Plain | None], why: str)
     hot.state_changed = hot.state_changed or bool(values)
 
 
-def thaw(engine: Engine, session_id: str, prefix: str | None = None) -> None:
-    """Bring a branch's keyed state over from its parent's checkpoint, if that was not done yet.
+def thaw(engine: Engine, session_id: str, prefix: str | None = None) -> bool:
+    """Bring a branch's keyed state over from its parent's checkpoint, if that was not done yet; gives whether it is
+    there now.
 
-    `prefix`: only if the branch is of the tenant whose scopes begin so.
+    `prefix`: only if the branch is of the tenant whose scopes begin so. Of one that is archived, nothing is.
     """
 
-    def look(tx: Transaction) -> bool:
+    def look(tx: Transaction) -> tuple[bool, bool]:
         branch = rows.get(tx, session_id)
         if branch is None or branch.thawed is not None:
-            return False
+            return True, False
         tenant = (sessions.identity(tx, session_id) or ("",))[-1]
-        return prefix is None or session_state.prefix_of(tenant) == prefix
+        return False, prefix is None or session_state.prefix_of(tenant) == prefix
 
-    if not engine.database.read(look):
-        return
+    is_there, is_due = engine.database.read(look)
+    if not is_due:
+        return is_there
 
-    def work(turn: Turn) -> None:
+    def work(turn: Turn) -> bool:
         branch = rows.get(turn.tx, session_id)
         if branch is None or branch.thawed is not None:
-            return
+            return True
+        if turn.hot.status == "archived":
+            return False
         values = values_at(engine, turn.tx, branch.state, turn.hot.tenant)
         write(engine, turn, dict(values), "branch")
         rows.thaw(turn.tx, session_id, turn.hot.checkpoint_seq)
         turn.event("branch.state", component="trees", data={"keys": len(values)})
+        return True
 
-    engine.in_turn(session_id, work)
+    return engine.in_turn(session_id, work)
 
 
 def restored(engine: Engine, turn: Turn, number: int) -> bool:

@@ -1,6 +1,8 @@
 """A process that archives and restores sessions again and again, to be killed at any moment.
 
-killed.py DATABASE_URL DATA_DIR
+killed.py DATABASE_URL DATA_DIR [ROOT]
+
+With the root of a tree it is that tree, as a whole.
 """
 
 from __future__ import annotations
@@ -14,18 +16,19 @@ from celeriac.orchestration.engine import Engine
 from celeriac.orchestration.sessions import Sessions
 
 
-def main(url: str, folder: str) -> None:
+def main(url: str, folder: str, *roots: str) -> None:
     """Go on until killed; says so before the start and after each move."""
     settings = Settings.load({"data_dir": folder, "database_url": url, "inline_result_bytes": 2000}, environ={})
     engine = Engine(settings, Registry())
     archives = Archives(engine, engine.caller, Sessions(engine))
     print("begin", flush=True)
     while True:
-        for session in Sessions(engine).list(status=["completed", "archived"]):
+        known = Sessions(engine)
+        for session in map(known.get, roots) if roots else known.list(status=["completed", "archived"]):
             if session.status == "archived":
-                archives.restore(session.id)
+                archives.restore(session.id, recursive=bool(roots))
             else:
-                archives.create(session.id)
+                archives.create(session.id, recursive=bool(roots))
             print("moved", flush=True)
 
 

@@ -9,14 +9,16 @@ from typing import Any
 
 import invariants
 import pytest
+from driver import Driver
 from sqlalchemy import text
 
 from celeriac.errors import ArchiveDamaged, ArchiveError, ArchiveNotFound, KeyMissing, SessionError, SessionNotFound
 from celeriac.orchestration.archives import making
+from celeriac.orchestration.archives.archives import Archives
 from celeriac.orchestration.keeping.retention import Retention
 from celeriac.orchestration.plans import Step
 
-from .conftest import Store, archives_of, rich_session
+from .conftest import INLINE, Store, archives_of, rich_session
 
 NewStore = Callable[..., Store]
 KINDS = ["sqlite", "postgresql"]
@@ -220,6 +222,51 @@ def test_a_history_and_state_elsewhere_go_and_come_back(new_store: NewStore, kin
     assert found["history"] == before["history"]
     archives_of(store).restore(session_id)
     assert shown(store, session_id) == before and state.get("global", "k") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", ["out of the database", "into it"])
+def test_a_history_that_lives_elsewhere_since_is_not_lost(
+    new_store: NewStore, kind: str, way: str, tmp_path: Path
+) -> None:
+    places = ["", f"file://{tmp_path}/said"] if way == "out of the database" else [f"file://{tmp_path}/said", ""]
+    store = new_store(kind, history_url=places[0])
+    session_id = rich_session(store)
+    heard = store.driver.sessions.get(session_id).history()
+    archives_of(store).create(session_id)
+    later = Driver(store.url, store.folder, inline_result_bytes=INLINE, history_url=places[1])
+    try:
+        archives = Archives(later.engine, later.engine.caller, later.sessions)
+        if way == "into it":
+            assert archives.restore(session_id).history() == heard
+            later.sessions.get(session_id).history.add("user", "on")
+            invariants.check(later.engine)
+            return
+        assert archives.show(session_id, last=None)["history"] == heard
+        with pytest.raises(ArchiveError, match="its history was elsewhere than in file:"):
+            archives.restore(session_id)
+        assert later.engine.conversations.count(session_id) == 0
+    finally:
+        later.close()
+    assert archives_of(store).restore(session_id).history() == heard
+
+
+@pytest.mark.parametrize("way", [("", "elsewhere"), ("elsewhere", "")])
+def test_state_that_lives_elsewhere_since_is_not_lost(
+    new_store: NewStore, way: tuple[str, str], tmp_path: Path
+) -> None:
+    places = [f"file://{tmp_path}/state" if one else "" for one in way]
+    store = new_store(state_url=places[0])
+    session_id = rich_session(store)
+    archives_of(store).create(session_id)
+    later = Driver(store.url, store.folder, inline_result_bytes=INLINE, state_url=places[1])
+    try:
+        with pytest.raises(ArchiveError, match="its keyed state was .* restore it with state_url"):
+            Archives(later.engine, later.engine.caller, later.sessions).restore(session_id)
+    finally:
+        later.close()
+    archives_of(store).restore(session_id)
+    assert store.driver.engine.state.get(f"session:{session_id}", "key") == {"own": "who"}
 
 
 def test_what_a_killed_process_left_outside_goes_with_the_next(new_store: NewStore, monkeypatch: Any) -> None:

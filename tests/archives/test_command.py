@@ -57,6 +57,30 @@ def test_a_session_is_archived_listed_shown_checked_and_restored(cli: Cli, folde
     assert told(cli("archive", "tidy", "--json")) == {"settled": 0, "files": 0}
 
 
+def test_a_tree_is_archived_drawn_restored_and_deleted(cli: Cli, folder: Path) -> None:
+    session = started(cli, folder)
+    branch = told(cli("sessions", "branch", session, "try", "--json"))["id"]
+    refused = cli("archive", "create", session)
+    assert refused.exit_code == 2 and f"has branches that are not: {branch}" in refused.stderr
+    refused = cli("archive", "create", session, "--recursive")
+    assert refused.exit_code == 2 and branch in refused.stderr and "active" in refused.stderr
+    assert cli("sessions", "cancel", branch).exit_code == 0
+    assert cli("archive", "create", session, "--recursive").stdout.strip().endswith(", and 1 below it")
+    found = told(cli("sessions", "tree", branch, "--json"))
+    assert (found["status"], found["entries"], found["children"][0]["status"]) == ("archived", None, "archived")
+    drawn = cli("sessions", "tree", session).stdout
+    assert drawn.count("archived") == 2 and "entries" not in drawn
+    refused = cli("archive", "restore", branch)
+    assert refused.exit_code == 2 and f"restore {session} first" in refused.stderr
+    assert told(cli("archive", "restore", session, "--recursive", "--json"))["status"] == "completed"
+    assert told(cli("sessions", "show", branch, "--json"))["status"] == "cancelled"
+    assert told(cli("archive", "create", session, "--recursive", "--json"))["id"] == session
+    refused = cli("archive", "delete", session, "--yes")
+    assert refused.exit_code == 2 and "has 1 branches" in refused.stderr
+    assert told(cli("archive", "delete", session, "--yes", "--recursive", "--json")) == {"deleted": [session]}
+    assert told(cli("archive", "list", "--json")) == []
+
+
 def test_a_user_is_erased_after_a_look_and_a_yes(cli: Cli, folder: Path) -> None:
     session = started(cli, folder, "--user", "ana")
     assert cli("backup", "create").exit_code == 0

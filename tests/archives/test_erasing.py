@@ -13,7 +13,7 @@ import pytest
 from servers import RedisServer
 
 from celeriac import Celeriac, Plan, step
-from celeriac.errors import ArchiveError, SessionError, SessionNotFound
+from celeriac.errors import ArchiveError, SessionNotFound
 from celeriac.orchestration.agents import AgentOutput, Finding, Registry, agent
 from celeriac.orchestration.erasing import erasing, receipts
 from celeriac.orchestration.guard.access import Caller
@@ -154,15 +154,23 @@ def test_a_session_alone_is_erased_and_equal_ones_of_others_stay(make: Make) -> 
     assert len(c.receipts()) == 1
 
 
-def test_branches_of_what_is_erased_go_as_well_and_trees_are_not_archived(make: Make) -> None:
+@pytest.mark.parametrize("archived", ["nothing", "the branch", "both"])
+def test_branches_of_what_is_erased_go_as_well(make: Make, tmp_path: Path, archived: str) -> None:
     c = make()
     root = c.sessions.create("q", user="ana")
     root.add(user_request=CANARY)
     branch = root.branch("try")
+    branch.history.add("user", CANARY)
+    if archived != "nothing":
+        branch.complete()
+        branch.archive()
     root.cancel()
-    with pytest.raises(SessionError, match="it is in a tree"):
+    if archived == "both":
         root.archive()
+    found = c.erase(session=root.id, dry_run=True).removed
+    assert found["branches"] == 1 and found.get("archives", 0) == ("nothing", "the branch", "both").index(archived)
     assert c.erase(session=root.id).removed["sessions"] == 2
+    assert not list((tmp_path / "data" / "archives").rglob("*.archive"))
     for one in (root, branch):
         with pytest.raises(SessionNotFound):
             c.sessions.get(one.id)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from archives.test_damage import corrupt
 from archives.test_hostile import refuse_archives, refuse_backups
-from archives.test_killed import kill_while_moving
+from archives.test_killed import kill_while_moving, kill_while_moving_a_tree
 from backup.conftest import Store, keys_file, new_store
 
 __all__ = ["keys_file", "new_store"]
@@ -29,3 +29,8 @@ def test_t29_hostile_files(new_store: Callable[..., Store], tmp_path: Path, kind
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_archives_that_are_killed(new_store: Callable[..., Store], kind: str) -> None:
     kill_while_moving(new_store(kind), 40)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_trees_that_are_killed_while_they_move(new_store: Callable[..., Store], kind: str) -> None:
+    kill_while_moving_a_tree(new_store(kind), 40)
