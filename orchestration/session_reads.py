@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from ..errors import SealBroken, SessionNotFound, StepNotFound
+from ..errors import SessionNotFound, StepNotFound
 from ..storage import agent_parts, checkpoints, findings, graph, results, serial, sessions
 from ..storage.cache import counters
 from ..storage.database import Transaction
@@ -266,11 +265,8 @@ class SessionReads:
 
         Raises SealBroken for a field of another session, and KeyMissing.
         """
-        guard, line = self._engine.guard, self._engine.trees.line(self.id)
-        for part in reversed(line[:-1]):  # a branch shares what was sealed for those above it
-            with contextlib.suppress(SealBroken):
-                return guard.reveal(value, place_of(part.session_id))
-        return guard.reveal(value, place_of(self.id))
+        above = self._engine.trees.line(self.id)[:-1]  # a branch shares what was sealed for those above it
+        return self._engine.guard.reveal(value, place_of(self.id), *(place_of(part.session_id) for part in above))
 
     @needs("read")
     def to_dict(self, details: bool = True) -> dict[str, Any]:

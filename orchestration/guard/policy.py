@@ -85,22 +85,25 @@ class Policy:
             return value
         return _Pass(self, texts, place, references).of(value, [], serial.MAX_DEPTH)
 
-    def reveal(self, value: Any, place: str) -> Any:
-        """The value with its sealed fields opened. Raises SealBroken for one that was sealed for another place, and
-        KeyMissing.
+    def reveal(self, value: Any, place: str, *others: str) -> Any:
+        """The value with its sealed fields opened. Raises SealBroken for one that was sealed for none of the places,
+        and KeyMissing.
         """
         with contextlib.suppress(Exception):  # what is no JSON is looked through in Python
             if SEALED not in serial.loose(value):
                 return value
-        return self._revealed(value, place)
+        return self._revealed(value, (*others, place))
 
-    def _revealed(self, value: Any, place: str) -> Any:
+    def _revealed(self, value: Any, places: tuple[str, ...]) -> Any:
         if isinstance(value, dict):
             if _is_sealed(value):
-                return self._opened(value[SEALED], place)
-            return {key: self._revealed(one, place) for key, one in value.items()}
+                for other in places[:-1]:
+                    with contextlib.suppress(SealBroken):
+                        return self._opened(value[SEALED], other)
+                return self._opened(value[SEALED], places[-1])
+            return {key: self._revealed(one, places) for key, one in value.items()}
         if isinstance(value, list | tuple):
-            return [self._revealed(one, place) for one in value]
+            return [self._revealed(one, places) for one in value]
         return value
 
     def told(self, fault: BaseException) -> str:

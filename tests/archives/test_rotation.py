@@ -144,6 +144,26 @@ def test_after_a_rotation_archives_need_only_the_new_key(vault: Callable[..., Va
     assert after.driver.engine.state.get(f"session:{session_id}", "own", consistent=True) == {"pin": "4"}
 
 
+def test_a_tree_that_is_away_comes_back_with_the_new_key_alone(vault: Callable[..., Vault]) -> None:
+    own = vault(encrypt="all")
+    root = own.store.driver.sessions.get(session_with_secrets(own.store))
+    branch = root.branch("other")
+    branch.add(user_request={"pin": "1"}, agent="tell", response="yes")
+    own.store.driver.engine.state.set(f"session:{branch.id}", "own", {"pin": "2"})
+    branch.complete()
+    before = [told(own.store, one.id) for one in (root, branch)]
+    archives_of(own.store).create(root.id, recursive=True)
+    turned = own.with_keys(BOTH)
+    tally = rotating.rotate(turned.driver.engine, KeyRing(BOTH))
+    assert (tally.refused, tally.renewed) == ([], 2)
+    after = own.with_keys(NEW)
+    archives = archives_of(after)
+    with archives.open(branch.id) as session:
+        assert session.reveal(session.history()) == before[1]["history"]
+    archives.restore(root.id, recursive=True)
+    assert [told(after, one) for one in (root.id, branch.id)] == before
+
+
 def test_what_lies_in_other_places_comes_along(vault: Callable[..., Vault], tmp_path: Path) -> None:
     places = {"history_url": f"file://{tmp_path}/histories", "state_url": f"file://{tmp_path}/state"}
     own = vault(encrypt="sensitive", **places)

@@ -103,6 +103,7 @@ def test_fields_that_a_rule_seals_open_in_the_session_that_has_them(make: Callab
         fork.reveal(session.output("a"))
     shared, own = (entry["content"] for entry in branch.history())
     assert branch.reveal(shared) == {"pin": SECRET} and branch.reveal(own) == {"pin": SECRET, "new": 1}
+    assert branch.reveal([shared, own]) == [{"pin": SECRET}, {"pin": SECRET, "new": 1}]
     merged = session.history(last=1)[0]["content"]
     assert session.reveal(merged) == {"pin": SECRET, "new": 1} and SECRET not in repr(merged)
     assert ledger.engine.state.get(f"session:{fork.id}", "word") == "ours"
