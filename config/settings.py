@@ -387,10 +387,10 @@ def _allowed(field: FieldInfo) -> str:
         if isinstance(mark, AfterValidator) and isinstance(mark.func, Schemes):
             return str(mark.func)
     bounds = [
-        f" {word} {getattr(mark, sign)}"
+        f"{word} {getattr(mark, sign)}"
         for mark in field.metadata
-        for sign, word in (("ge", ">="), ("gt", ">"))
-        if hasattr(mark, sign)
+        for sign, word in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
+        if getattr(mark, sign, None) is not None
     ]
     if any(getattr(mark, "func", None) is _jobs for mark in field.metadata):
         return f"a table of jobs, each with {schedules.ALLOWED}"
@@ -402,7 +402,7 @@ def _allowed(field: FieldInfo) -> str:
     kind = kinds.get(field.annotation, "text")
     least = max((mark.min_length for mark in field.metadata if hasattr(mark, "min_length")), default=0)
     longest = [f" of {least} to {one.max_length} characters" for one in field.metadata if hasattr(one, "max_length")]
-    return kind + "".join(bounds + longest)
+    return f"{kind} {' and '.join(bounds)}".rstrip() + "".join(longest)
 
 
 def _list(field: FieldInfo) -> str:
