@@ -16,14 +16,13 @@ from pydantic.fields import FieldInfo
 from ..errors import SettingsError
 from . import schedules
 from .keeping import Keeping, Switch, flat
-from .urls import Schemes, for_engine, masked
+from .urls import DATABASES, Schemes, for_engine, masked
 
 PREFIX = "CELERIAC_"
 #: Variables with our prefix that are not settings.
 _OTHER_VARIABLES = {"CELERIAC_CONFIG", "CELERIAC_REQUIRE_SERVERS", "CELERIAC_KEYS", "CELERIAC_PASSPHRASE"}
 _TEST_PREFIX = "CELERIAC_TEST_"
 
-_DATABASE = Schemes(("sqlite", "postgresql", "postgresql+psycopg"), "the file celeriac.db in data_dir")
 _BROKER = Schemes(("redis", "rediss", "redis+socket", "amqp", "amqps", "sentinel", "memory"), "within this process")
 _REDIS = Schemes(("redis", "rediss", "unix"), "no Redis")
 
@@ -91,7 +90,7 @@ class Settings(Keeping):
     data_dir: Annotated[Path, BeforeValidator(_folder)] = Field(
         description="Folder for the SQLite file, blobs and reports; a relative one lies in the working folder."
     )
-    database_url: Annotated[str, AfterValidator(_DATABASE), AfterValidator(for_engine)] = Field(
+    database_url: Annotated[str, AfterValidator(DATABASES), AfterValidator(for_engine)] = Field(
         description="The database that remembers everything. Empty: the SQLite file celeriac.db in data_dir."
     )
     broker_url: Annotated[str, AfterValidator(_BROKER)] = Field(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ...config import Settings
-from ...config.urls import for_engine
+from ...config.urls import DATABASES, for_engine, masked
 from ...errors import BackupDamaged, BackupError, BackupNotFound, KeyMissing
 from ...storage import schema
 from ...storage.archives.store import ArchiveStore
@@ -25,8 +25,10 @@ from ...storage.backup.wrapping import COMPRESSIONS
 from ...storage.database import Database
 from ...storage.keys import keyfile
 from ...storage.keys.sealing import KeyRing
+from ...storage.session_state import TENANT
 from ..engine import Engine
 from ..guard.access import EVERYTHING, Caller
+from ..state.scopes import Scope
 from . import content, creating, restoring, retention
 from .content import Kept, Verified
 from .restoring import Restored
@@ -134,6 +136,8 @@ class Backups:
         is not sealed though keys are set, which anybody may have made. Steps that were running begin anew.
         Raises BackupError, BackupNotFound, BackupDamaged, KeyMissing; then nothing has changed.
         """
+        for scope in scopes:
+            Scope.parse(scope.partition("/")[2] if scope.startswith(TENANT) else scope)
         manifest = self._trusted(self._id(backup_id), unsealed)
         busy = restoring.at_work(self._engine.database, self._engine.presence)
         if busy and not (force or dry_run):
@@ -145,18 +149,22 @@ class Backups:
             made = self.create(label=f"before the restore of {manifest.id}").id
         choice = Choice(tuple(sessions), tuple(scopes))
         result = restoring.restore(self._source(self._engine.database), self._store, manifest, choice, dry_run)
+        if dry_run and result.rows.get("sessions", 0) < len(set(sessions)):
+            raise BackupError(f"{manifest.id} has not all of the sessions {', '.join(sessions)}")
         result.safety = made
         return result
 
     def move(self, to: str) -> Restored:
         """Bring everything into an empty database, of the same kind or another, and compare all rows there.
 
-        Blobs stay where they are. Raises BackupError for a database that is not empty, and while workers are at work.
+        Blobs stay where they are. Raises BackupError for a database that is not empty, or none, and while workers are
+        at work.
         """
+        url = _database(to)
         busy = restoring.at_work(self._engine.database, self._engine.presence)
         if busy:
             raise BackupError(f"workers are at work: {', '.join(busy)}; stop them, then move")
-        target = Database(for_engine(to))
+        target = Database(url)
         try:
             schema.ensure(target)
             with alone(target) as connection:
@@ -255,6 +263,17 @@ class Backups:
             m.id, m.number, m.created_at, m.kind, m.label, m.database, m.revision, m.sealed, m.compression,
             self._store.marked(m.id), rows, m.size, m.written, m.previous,
         )  # fmt: skip
+
+
+def _database(url: str) -> str:
+    """The URL of a database as the engine takes it. Raises BackupError."""
+    try:
+        if url:
+            return for_engine(DATABASES(url))
+        said = DATABASES.not_empty
+    except ValueError as fault:
+        said = DATABASES.not_empty if "://" not in url or str(fault) == str(DATABASES) else str(fault)
+    raise BackupError(f"{masked(url)!r:.200} is no database to move to; allowed: {said}")
 
 
 def folder_of(settings: Settings) -> Path:
