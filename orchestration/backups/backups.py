@@ -36,6 +36,8 @@ from .source import Source, elsewhere
 
 #: How keys are made from a passphrase lies with the backups: who has only them and the passphrase can open them.
 PUBLIC: Final = "passphrase.toml"
+#: Characters that a label may have.
+_LABEL: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class Backups:
         """
         if compression not in COMPRESSIONS:
             raise BackupError(f"compression {compression!r:.40} is not allowed; allowed: {', '.join(COMPRESSIONS)}")
+        if len(label) > _LABEL:
+            raise BackupError(f"the label has {len(label):,} characters; allowed: {_LABEL}")
         keyring = self._store.keyring
         if keyring is not None and (public := keyring.public) is not None:
             keyfile.write(self.folder / PUBLIC, public)
@@ -108,7 +112,8 @@ class Backups:
             try:
                 found.append(self._shown(self._store.manifest(backup_id)))
             except (BackupDamaged, KeyMissing) as fault:
-                found.append(_unreadable(backup_id, self._store.marked(backup_id), str(fault)))
+                sealed = isinstance(fault, KeyMissing)
+                found.append(_unreadable(backup_id, sealed, self._store.marked(backup_id), str(fault)))
         return found
 
     def get(self, backup_id: str) -> Backup:
@@ -170,7 +175,7 @@ class Backups:
             with alone(target) as connection:
                 if full := tables.has_rows(connection, target.dialect):
                     raise BackupError(f"{target.shown} is not empty: it has rows in {', '.join(full)}")
-            made = self.create(label=f"before the move to {target.shown}")
+            made = self.create(label=f"before the move to {target.shown}"[:_LABEL])
             source = Source(target, self._engine.blobs, None)
             manifest = self._store.manifest(made.id)
             result = restoring.restore(source, self._store, manifest, Choice(), dry_run=False, recheck=True)
@@ -295,7 +300,7 @@ def time_of(backup_id: str) -> float:
     return float(calendar.timegm(time.strptime(backup_id.split("-")[0], "%Y%m%dT%H%M%SZ")))
 
 
-def _unreadable(backup_id: str, marked: bool, problem: str) -> Backup:
+def _unreadable(backup_id: str, sealed: bool, marked: bool, problem: str) -> Backup:
     return Backup(
         backup_id,
         number_of(backup_id),
@@ -304,7 +309,7 @@ def _unreadable(backup_id: str, marked: bool, problem: str) -> Backup:
         "",
         "?",
         "?",
-        True,
+        sealed,
         "?",
         marked,
         0,

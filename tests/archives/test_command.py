@@ -30,6 +30,7 @@ def test_a_session_is_archived_listed_shown_checked_and_restored(cli: Cli, folde
     made = told(cli("archive", "create", session[:20], "--json"))
     assert (made["id"], made["status"]) == (session, "completed")
     shown = told(cli("sessions", "show", session, "--json"))
+    assert (shown["progress"], shown["phase"]) == (1.0, "completed")
     assert shown["status"] == "archived" and shown["archive"]["file"] == made["file"] and before["archive"] is None
     assert "celeriac archive show or restore" in cli("sessions", "show", session).stdout
     assert f"it is archived; celeriac archive show {session}" in cli("history", "show", session).stderr

@@ -60,6 +60,7 @@ def test_bad_input_is_one_line(cli: Cli, folder: Path) -> None:
         ("restore", "nothing"),
         ("delete", "latest"),
         ("create", "--compression", "rar"),
+        ("create", "--label", "x" * 501),
         ("export", "latest", "x"),
         ("import", "not-there"),
     ):
@@ -130,3 +131,14 @@ def test_everything_moves_to_postgresql_and_back(
     monkeypatch.setenv("CELERIAC_DATABASE_URL", back)
     assert len(told(cli("sessions", "list", "--json"))) == 2
     assert '"v": 1' in cli("state", "get", "global", "k").stdout
+
+
+def test_a_damaged_manifest_is_listed_as_unreadable_and_can_be_deleted(cli: Cli, folder: Path) -> None:
+    made = told(cli("backup", "create", "--json"))
+    (manifest,) = (Settings.load({}, environ={}).data_dir / "backups").glob("*.backup")
+    manifest.write_text("no manifest")
+    shown = cli("backup", "list")
+    assert "unreadable" in shown.stdout and "sealed" not in shown.stdout and "is damaged" in shown.stderr
+    assert cli("backup", "verify", "latest").exit_code == 1 and cli("backup", "restore", "latest").exit_code == 2
+    assert cli("backup", "delete", str(made["id"])).exit_code == 0
+    assert told(cli("backup", "list", "--json")) == []
