@@ -16,14 +16,13 @@ from pydantic.fields import FieldInfo
 from ..errors import SettingsError
 from . import schedules
 from .keeping import Keeping, Switch, flat
-from .urls import Schemes, for_engine, masked
+from .urls import DATABASES, Schemes, for_engine, masked
 
 PREFIX = "CELERIAC_"
 #: Variables with our prefix that are not settings.
 _OTHER_VARIABLES = {"CELERIAC_CONFIG", "CELERIAC_REQUIRE_SERVERS", "CELERIAC_KEYS", "CELERIAC_PASSPHRASE"}
 _TEST_PREFIX = "CELERIAC_TEST_"
 
-_DATABASE = Schemes(("sqlite", "postgresql", "postgresql+psycopg"), "the file celeriac.db in data_dir")
 _BROKER = Schemes(("redis", "rediss", "redis+socket", "amqp", "amqps", "sentinel", "memory"), "within this process")
 _REDIS = Schemes(("redis", "rediss", "unix"), "no Redis")
 
@@ -91,7 +90,7 @@ class Settings(Keeping):
     data_dir: Annotated[Path, BeforeValidator(_folder)] = Field(
         description="Folder for the SQLite file, blobs and reports; a relative one lies in the working folder."
     )
-    database_url: Annotated[str, AfterValidator(_DATABASE), AfterValidator(for_engine)] = Field(
+    database_url: Annotated[str, AfterValidator(DATABASES), AfterValidator(for_engine)] = Field(
         description="The database that remembers everything. Empty: the SQLite file celeriac.db in data_dir."
     )
     broker_url: Annotated[str, AfterValidator(_BROKER)] = Field(
@@ -387,10 +386,10 @@ def _allowed(field: FieldInfo) -> str:
         if isinstance(mark, AfterValidator) and isinstance(mark.func, Schemes):
             return str(mark.func)
     bounds = [
-        f" {word} {getattr(mark, sign)}"
+        f"{word} {getattr(mark, sign)}"
         for mark in field.metadata
-        for sign, word in (("ge", ">="), ("gt", ">"))
-        if hasattr(mark, sign)
+        for sign, word in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
+        if getattr(mark, sign, None) is not None
     ]
     if any(getattr(mark, "func", None) is _jobs for mark in field.metadata):
         return f"a table of jobs, each with {schedules.ALLOWED}"
@@ -402,7 +401,7 @@ def _allowed(field: FieldInfo) -> str:
     kind = kinds.get(field.annotation, "text")
     least = max((mark.min_length for mark in field.metadata if hasattr(mark, "min_length")), default=0)
     longest = [f" of {least} to {one.max_length} characters" for one in field.metadata if hasattr(one, "max_length")]
-    return kind + "".join(bounds + longest)
+    return f"{kind} {' and '.join(bounds)}".rstrip() + "".join(longest)
 
 
 def _list(field: FieldInfo) -> str:

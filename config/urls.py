@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 _SECRET_PARAMETER = re.compile(r"(?i)([?&;][^=&;]*(?:pass|pwd|secret|token|key)[^=&;]*=)[^&;]*")
 
@@ -17,13 +18,22 @@ class Schemes:
     empty_means: str
 
     def __str__(self) -> str:
-        return f"a URL that starts with {', '.join(f'{name}://' for name in self.names)}, or empty: {self.empty_means}"
+        return f"{self.not_empty}, or empty: {self.empty_means}"
+
+    @property
+    def not_empty(self) -> str:
+        """What a URL is, in words."""
+        return f"a URL that starts with {', '.join(f'{name}://' for name in self.names)}"
 
     def __call__(self, url: str) -> str:
         scheme, separator, _ = url.partition("://")
         if url and (not separator or scheme not in self.names):
             raise ValueError(str(self))
         return url
+
+
+#: Where the database can be.
+DATABASES: Final = Schemes(("sqlite", "postgresql", "postgresql+psycopg"), "the file celeriac.db in data_dir")
 
 
 def masked(text: str) -> str:

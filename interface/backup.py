@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .invocation import Invocation, pass_invocation
-from .printing import document, json_option, pairs, say, sized, table
+from .printing import counted, document, json_option, pairs, say, sized, table
 
 if TYPE_CHECKING:
     from ..orchestration.backups.backups import Backup, Restored
@@ -38,7 +38,8 @@ def create(invocation: Invocation, full: bool, compression: str, label: str, kee
         document(_view(made))
     else:
         sealed = ", sealed" if made.sealed else ""
-        print(f"{made.id}  {made.rows:,} rows, {sized(made.size)}; {sized(made.written)} written ({made.kind}{sealed})")
+        written = f"{sized(made.written)} written, compressed and with blobs ({made.kind}{sealed})"
+        print(f"{made.id}  {counted(made.rows, 'row')} of {sized(made.size)}; {written}")
 
 
 @backup.command("list")
@@ -58,7 +59,8 @@ def list_(invocation: Invocation, as_json: bool) -> None:
         (one.id, one.kind, f"{one.rows:,}", sized(one.size), sized(one.written), _notes(one), one.label)
         for one in found
     ]
-    table(("backup", "kind", "rows", "size", "written", "", "label"), rows, right=("rows", "size", "written"))
+    heads = ("backup", "kind", "rows", "of", "written", "notes", "label")
+    table(heads, rows, right=("rows", "of", "written"), fold=("label",))
 
 
 @backup.command()
@@ -74,7 +76,7 @@ def verify(ctx: click.Context, invocation: Invocation, backup_id: str, as_json: 
         document({**asdict(found), "ok": found.ok})
     elif found.ok:
         chain = {"gone": "the one before it was deleted", "first": "the first", "whole": "follows the one before it"}
-        print(f"{found.id}  whole: {found.objects:,} objects, {sized(found.size)}; {chain[found.chain]}")
+        print(f"{found.id}  whole: {counted(found.objects, 'object')}, {sized(found.size)}; {chain[found.chain]}")
     else:
         for problem in found.problems:
             say(f"celeriac: {problem}")
@@ -117,17 +119,20 @@ def restore(
             unsealed=unsealed,
         )
     _tell(found, as_json, "would be restored" if dry_run else "restored")
+    if found.safety and not as_json:
+        print(f"what was there before:  celeriac backup restore {found.safety}")
 
 
 def _tell(found: Restored, as_json: bool, done: str) -> None:
     if as_json:
         document(asdict(found))
         return
-    pairs([*((name, f"{count:,} rows") for name, count in found.rows.items())])
-    beside = f"{found.state:,} values of state and {found.entries:,} entries of histories elsewhere"
-    print(f"{sum(found.rows.values()):,} rows, {found.blobs:,} blobs, {beside} {done}")
-    if found.safety:
-        print(f"what was there before:  celeriac backup restore {found.safety}")
+    pairs([(name, counted(count, "row")) for name, count in found.rows.items()])
+    whole = [counted(sum(found.rows.values()), "row"), counted(found.blobs, "blob")]
+    whole += [counted(found.archives, "archive")] if found.archives else []
+    whole += [counted(found.state, "value of state elsewhere", "values of state elsewhere")] if found.state else []
+    whole += [counted(found.entries, "entry elsewhere", "entries elsewhere")] if found.entries else []
+    print(f"{', '.join(whole)} {done}")
 
 
 @backup.command()
@@ -173,7 +178,8 @@ def prune(invocation: Invocation, dry_run: bool, as_json: bool) -> None:
     rows = [(one, "stays", why) for one, why in found.kept.items()] + [(one, "goes", "") for one in found.deleted]
     table(("backup", "", "why"), sorted(rows))
     done = "would be deleted" if dry_run else "deleted"
-    print(f"{len(found.deleted)} backups and {found.objects:,} objects ({sized(found.size)}) {done}")
+    gone = f"{counted(len(found.deleted), 'backup')} and {counted(found.objects, 'object')}"
+    print(f"{gone} ({sized(found.size)}) {done}")
 
 
 @backup.command()
@@ -214,9 +220,13 @@ def move(invocation: Invocation, url: str, as_json: bool) -> None:
 
     Nothing is deleted here. Set database_url to the new one afterwards.
     """
+    from ..config.urls import masked
+
     with invocation.celeriac() as c:
         found = c.backups.move(url)
     _tell(found, as_json, "moved and compared")
+    if not as_json:
+        print(f"nothing was deleted here; to work there, set database_url = {masked(url)}")
 
 
 def _view(one: Backup) -> dict[str, Any]:

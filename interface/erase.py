@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .invocation import Invocation, pass_invocation
-from .printing import document, json_option, pairs, say, table, when
+from .printing import counted, document, json_option, pairs, say, table, when
 from .research import BadInput
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def erase(
     """
     if ctx.invoked_subcommand is not None:
         return
+    if not bool(user) ^ bool(session):
+        raise BadInput("erase takes exactly one of --user and --session, which is not empty")
     if tenant is not None:
         invocation = dataclasses.replace(invocation, tenant=tenant)
     with invocation.celeriac() as c:
@@ -60,12 +62,18 @@ def _tell(found: Receipt, as_json: bool) -> None:
     if as_json:
         document(dataclasses.asdict(found))
         return
-    pairs([(place, f"{count:,}") for place, count in found.removed.items()] or [("nothing", "is there of it")])
+    if found.removed:
+        pairs([(place, f"{count:,}") for place, count in found.removed.items()])
+    else:
+        print("nothing is there of it")
     for stay in found.stays:
         until = f"until {when(stay['until'])}: " if stay["until"] else ""
-        say(f"stays in {stay['place']} {stay.get('id', '')}".rstrip() + f", {until}{stay['why']}")
+        say(f"stays in {stay['place']} {stay.get('id', '')}".rstrip() + f": {until}{stay['why']}")
     if found.id:
-        print(f"receipt {found.id}, {found.status}" + (f", resumed {found.resumed} times" if found.resumed else ""))
+        print(
+            f"receipt {found.id}, {found.status}"
+            + (f", resumed {counted(found.resumed, 'time')}" if found.resumed else "")
+        )
 
 
 @erase.command()

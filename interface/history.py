@@ -53,7 +53,10 @@ def list_(invocation: Invocation, as_json: bool) -> None:
 def show(invocation: Invocation, session_id: str, last: int, as_json: bool) -> None:
     """Show the last entries of a session; with --json one a line."""
     with invocation.session(session_id) as (_, session):
-        _show(session.history.last(last), as_json, "nothing was said in it")
+        entries = session.history.last(last)
+        put_away = not entries and session.status == "archived"
+        none = f"it is archived; celeriac archive show {session.id}" if put_away else "nothing was said in it"
+    _show(entries, as_json, none)
 
 
 def _show(entries: Iterable[dict[str, Any]], as_json: bool, none: str) -> None:

@@ -49,7 +49,7 @@ def list_(invocation: Invocation, as_json: bool) -> None:
         )
         for v in views
     ]
-    table(("job", "schedule (UTC)", "next run", "last run", "", "took"), rows, right=("took",))
+    table(("job", "schedule (UTC)", "next run", "last run", "outcome", "took"), rows, right=("took",))
     for view in views:
         if view["error"]:
             print(f"{view['name']}: {view['error']}")
@@ -86,7 +86,7 @@ def history(invocation: Invocation, job: str, last: int, as_json: bool) -> None:
         document([{**_view(asdict(one)), "seconds": one.seconds} for one in found])
         return
     rows = [_row(one) for one in found]
-    table(("due", "began", "took", "", "by", "who", "what"), rows, right=("took",))
+    table(("due", "began", "took", "outcome", "by", "who", "what"), rows, right=("took",), fold=("what",))
 
 
 def _row(one: PastRun) -> tuple[str, ...]:

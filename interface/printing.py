@@ -187,6 +187,17 @@ def sized(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number of things: `1 backup`, `2,400 messages`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def tell_room(before: int, after: int) -> None:
+    """Say how large the database's file is, if that is another size than before."""
+    if before != after:
+        print(f"the file of the database has {sized(after)}, and had {sized(before)}")
+
+
 def pretty(value: Any, most: int) -> str | None:
     """A JSON value as indented text, or None if it has over `most` characters."""
     text = json.dumps(value, ensure_ascii=_only_ascii(), indent=2)

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .invocation import Invocation, pass_invocation
-from .printing import clean, document, json_option, pairs, say, sized, table
+from .printing import clean, counted, document, json_option, pairs, say, sized, table, tell_room
 
 if TYPE_CHECKING:
     from ..orchestration.keeping.pruning import Pruned
 
 #: So many of what goes are shown to people.
 _SHOWN = 20
+#: Counts in the order in which they are told; others follow.
+_FIRST = ("runs", "sessions", "messages", "tokens", "bytes")
 _options = (
     click.option(
         "--strategy",
@@ -54,7 +56,7 @@ def sessions(invocation: Invocation, /, as_json: bool, **limits: Any) -> None:
     with invocation.celeriac() as c:
         found = c.pruning.run(of="sessions", **limits)
     rows = [(one["id"], one["messages"], sized(one["bytes"]), one["why"]) for one in found.sessions]
-    _tell(found, as_json, ("session", "messages", "size", "why"), rows)
+    _tell(found, as_json, "session", ("session", "messages", "size", "why"), rows)
 
 
 @prune.command()
@@ -68,7 +70,7 @@ def messages(invocation: Invocation, /, session: str | None, as_json: bool, **li
         named = None if session is None else c.sessions.get(session).id
         found = c.pruning.run(of="messages", session=named, **limits)
     rows = [(one["session"], one["number"], sized(one["bytes"]), clean(one["why"], 80)) for one in found.messages]
-    _tell(found, as_json, ("session", "entry", "size", "why"), rows)
+    _tell(found, as_json, "message", ("session", "entry", "size", "why"), rows)
 
 
 @prune.command()
@@ -87,10 +89,14 @@ def stats(invocation: Invocation, as_json: bool) -> None:
 
 
 def _named(counts: dict[str, float]) -> str:
-    return ", ".join(sized(n) if name == "bytes" else f"{n:,.0f} {name}" for name, n in counts.items())
+    names = sorted(counts, key=lambda name: (name not in _FIRST, _FIRST.index(name) if name in _FIRST else 0, name))
+    return ", ".join(
+        sized(counts[name]) if name == "bytes" else counted(round(counts[name]), name.removesuffix("s"))
+        for name in names
+    )
 
 
-def _tell(found: Pruned, as_json: bool, heads: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+def _tell(found: Pruned, as_json: bool, thing: str, heads: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     if as_json:
         document(found.to_dict())
         return
@@ -99,6 +105,10 @@ def _tell(found: Pruned, as_json: bool, heads: tuple[str, ...], rows: list[tuple
     if len(rows) > _SHOWN:
         print(f"... and {len(rows) - _SHOWN:,} more (--json names all)")
     done = "would go" if found.dry_run else "gone"
-    print(f"{len(rows):,} of {sized(found.bytes)}, {found.tokens:,} tokens ({found.counted_by}), {done}")
+    what = f"{counted(len(rows), thing)} of {sized(found.bytes)}, {counted(found.tokens, 'token')} ({found.counted_by})"
+    print(f"{what}, {done}")
     if found.strategy in ("lru", "lfu"):
         print(f"use is {found.by}")
+    tell_room(*found.file_bytes)
+    for note in found.notes:
+        say(f"celeriac: {note}")

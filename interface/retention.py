@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .invocation import Invocation, pass_invocation
-from .printing import document, json_option, lasting, say, sized, table
+from .printing import counted, document, json_option, lasting, say, sized, table, tell_room
 
 
 @click.command()
@@ -31,9 +31,7 @@ def retention(invocation: Invocation, dry_run: bool, everything: bool, as_json: 
     if rows:
         table(("what", "how many", "size", "rule"), rows, right=("how many", "size"))
     done = "would go" if dry_run else "gone"
-    print(f"{found.count:,} things of {sized(found.bytes)} {done}, in {lasting(found.seconds)}")
-    before, after = found.file_bytes
-    if before != after:
-        print(f"the file of the database has {sized(after)}, and had {sized(before)}")
+    print(f"{counted(found.count, 'thing')} of {sized(found.bytes)} {done}, in {lasting(found.seconds)}")
+    tell_room(*found.file_bytes)
     for note in found.notes:
         say(f"celeriac: {note}")

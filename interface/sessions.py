@@ -319,7 +319,7 @@ def write_out(invocation: Invocation, session_id: str, file: Path | None, histor
     from .exporting import write_file, write_lines
 
     with invocation.session(session_id) as (_, session):
-        if file is None:
+        if file is None or str(file) == "-":
             write_lines(session, sys.stdout, history)
             return
         counts = write_file(session, file, history)

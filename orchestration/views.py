@@ -67,7 +67,9 @@ def session_view(
 ) -> dict[str, Any]:
     """A session as users see it, without its result and its lists."""
     known = {name: serial.decode(text) for name, text in documents.items()}
-    progress = 1.0 if row["status"] == "completed" else progress_of(rows)
+    # The steps of an archived session are in its archive.
+    is_done = row["status"] == "completed" or (row["status"], row["phase"]) == ("archived", "completed")
+    progress = 1.0 if is_done else progress_of(rows)
     ended = row["completed_at"] is not None
     return {
         "id": row["id"],

@@ -96,6 +96,7 @@ def test_variables_that_are_no_settings_are_let_through() -> None:
         ("MAX_ATTEMPTS", "2.5", "a whole number >= 1"),
         ("CONCURRENCY", "-1", "a whole number >= 0"),
         ("REDIS_TIMEOUT", "0", "a number > 0"),
+        ("PRUNE_SIMILARITY", "1.5", "a number > 0 and <= 1"),
         ("LOG_LEVEL", "LOUD", "DEBUG | INFO | WARNING | ERROR | CRITICAL"),
         ("QUEUE", "", "text of 1 to 200 characters"),
         ("DATA_DIR", "", "a folder"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ...config import Settings
-from ...config.urls import for_engine
+from ...config.urls import DATABASES, for_engine, masked
 from ...errors import BackupDamaged, BackupError, BackupNotFound, KeyMissing
 from ...storage import schema
 from ...storage.archives.store import ArchiveStore
@@ -25,8 +25,10 @@ from ...storage.backup.wrapping import COMPRESSIONS
 from ...storage.database import Database
 from ...storage.keys import keyfile
 from ...storage.keys.sealing import KeyRing
+from ...storage.session_state import TENANT
 from ..engine import Engine
 from ..guard.access import EVERYTHING, Caller
+from ..state.scopes import Scope
 from . import content, creating, restoring, retention
 from .content import Kept, Verified
 from .restoring import Restored
@@ -34,6 +36,8 @@ from .source import Source, elsewhere
 
 #: How keys are made from a passphrase lies with the backups: who has only them and the passphrase can open them.
 PUBLIC: Final = "passphrase.toml"
+#: Characters that a label may have.
+_LABEL: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ class Backups:
         """
         if compression not in COMPRESSIONS:
             raise BackupError(f"compression {compression!r:.40} is not allowed; allowed: {', '.join(COMPRESSIONS)}")
+        if len(label) > _LABEL:
+            raise BackupError(f"the label has {len(label):,} characters; allowed: {_LABEL}")
         keyring = self._store.keyring
         if keyring is not None and (public := keyring.public) is not None:
             keyfile.write(self.folder / PUBLIC, public)
@@ -106,7 +112,8 @@ class Backups:
             try:
                 found.append(self._shown(self._store.manifest(backup_id)))
             except (BackupDamaged, KeyMissing) as fault:
-                found.append(_unreadable(backup_id, self._store.marked(backup_id), str(fault)))
+                sealed = isinstance(fault, KeyMissing)
+                found.append(_unreadable(backup_id, sealed, self._store.marked(backup_id), str(fault)))
         return found
 
     def get(self, backup_id: str) -> Backup:
@@ -134,6 +141,8 @@ class Backups:
         is not sealed though keys are set, which anybody may have made. Steps that were running begin anew.
         Raises BackupError, BackupNotFound, BackupDamaged, KeyMissing; then nothing has changed.
         """
+        for scope in scopes:
+            Scope.parse(scope.partition("/")[2] if scope.startswith(TENANT) else scope)
         manifest = self._trusted(self._id(backup_id), unsealed)
         busy = restoring.at_work(self._engine.database, self._engine.presence)
         if busy and not (force or dry_run):
@@ -145,24 +154,28 @@ class Backups:
             made = self.create(label=f"before the restore of {manifest.id}").id
         choice = Choice(tuple(sessions), tuple(scopes))
         result = restoring.restore(self._source(self._engine.database), self._store, manifest, choice, dry_run)
+        if dry_run and result.rows.get("sessions", 0) < len(set(sessions)):
+            raise BackupError(f"{manifest.id} has not all of the sessions {', '.join(sessions)}")
         result.safety = made
         return result
 
     def move(self, to: str) -> Restored:
         """Bring everything into an empty database, of the same kind or another, and compare all rows there.
 
-        Blobs stay where they are. Raises BackupError for a database that is not empty, and while workers are at work.
+        Blobs stay where they are. Raises BackupError for a database that is not empty, or none, and while workers are
+        at work.
         """
+        url = _database(to)
         busy = restoring.at_work(self._engine.database, self._engine.presence)
         if busy:
             raise BackupError(f"workers are at work: {', '.join(busy)}; stop them, then move")
-        target = Database(for_engine(to))
+        target = Database(url)
         try:
             schema.ensure(target)
             with alone(target) as connection:
                 if full := tables.has_rows(connection, target.dialect):
                     raise BackupError(f"{target.shown} is not empty: it has rows in {', '.join(full)}")
-            made = self.create(label=f"before the move to {target.shown}")
+            made = self.create(label=f"before the move to {target.shown}"[:_LABEL])
             source = Source(target, self._engine.blobs, None)
             manifest = self._store.manifest(made.id)
             result = restoring.restore(source, self._store, manifest, Choice(), dry_run=False, recheck=True)
@@ -257,6 +270,17 @@ class Backups:
         )  # fmt: skip
 
 
+def _database(url: str) -> str:
+    """The URL of a database as the engine takes it. Raises BackupError."""
+    try:
+        if url:
+            return for_engine(DATABASES(url))
+        said = DATABASES.not_empty
+    except ValueError as fault:
+        said = DATABASES.not_empty if "://" not in url or str(fault) == str(DATABASES) else str(fault)
+    raise BackupError(f"{masked(url)!r:.200} is no database to move to; allowed: {said}")
+
+
 def folder_of(settings: Settings) -> Path:
     """The folder of backups."""
     return Path(settings.backups_dir).expanduser().absolute() if settings.backups_dir else settings.data_dir / "backups"
@@ -276,7 +300,7 @@ def time_of(backup_id: str) -> float:
     return float(calendar.timegm(time.strptime(backup_id.split("-")[0], "%Y%m%dT%H%M%SZ")))
 
 
-def _unreadable(backup_id: str, marked: bool, problem: str) -> Backup:
+def _unreadable(backup_id: str, sealed: bool, marked: bool, problem: str) -> Backup:
     return Backup(
         backup_id,
         number_of(backup_id),
@@ -285,7 +309,7 @@ def _unreadable(backup_id: str, marked: bool, problem: str) -> Backup:
         "",
         "?",
         "?",
-        True,
+        sealed,
         "?",
         marked,
         0,

@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any, Final, Protocol
@@ -190,7 +190,11 @@ class PutsRows(Protocol):
 
 def part_of(name: str, columns: tuple[str, ...], rows: Iterable[Any], writer: PutsRows) -> Part:
     """Rows as a part of a manifest, put in chunks."""
-    chunks = tuple(Chunk(writer.rows(data), count, len(data)) for count, data in cut(rows))
+    try:
+        chunks = tuple(Chunk(writer.rows(data), count, len(data)) for count, data in cut(rows))
+    finally:
+        if isinstance(rows, Generator):
+            rows.close()  # while its connection is open: let go of later, it would complain of a closed one
     return Part(name, columns, sum(one.rows for one in chunks), sum(one.size for one in chunks), chunks)
 
 

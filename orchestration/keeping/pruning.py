@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from ...config.urls import masked
 from ...errors import CeleriacError
-from ...storage import aging, pruning, reclaimed
+from ...storage import aging, pruning, reclaimed, vacuum
 from ...storage.batches import Batches
 from ...storage.histories import reads, rows
 from ...storage.histories.sql import SqlPlace
@@ -18,6 +19,7 @@ from ..engine import Engine
 from ..guard.access import Caller
 from ..history.reading import reads_of
 from ..history.tokens import ESTIMATE, tokens_of
+from . import room
 from .messages import Messages, by_session
 from .removing import remove
 from .strategies import STRATEGIES, Given, Item, Limits, choose, limit
@@ -29,7 +31,7 @@ _DAY: Final = 86400.0
 class Pruned:
     """What pruning took away, or (a dry run) would: sessions as {id, bytes, messages, why}, messages as {session,
     number, bytes, tokens, why}; bytes and tokens of all of them. `counted_by` names a tokenizer or an estimate; `by`:
-    what use is measured by.
+    what use is measured by; `file_bytes`: of SQLite's file, before and after.
     """
 
     strategy: str
@@ -40,10 +42,17 @@ class Pruned:
     messages: list[dict[str, Any]] = field(default_factory=list)
     bytes: int = 0
     tokens: int = 0
+    file_bytes: tuple[int, int] = (0, 0)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data, with `counts`."""
-        return {**asdict(self), "counts": {"sessions": len(self.sessions), "messages": len(self.messages)}}
+        counts = {"sessions": len(self.sessions), "messages": len(self.messages)}
+        return {
+            **asdict(self),
+            "file_bytes": dict(zip(("before", "after"), self.file_bytes, strict=True)),
+            "counts": counts,
+        }
 
 
 class Pruning:
@@ -74,7 +83,8 @@ class Pruning:
         """
         scheduled = strategy is None
         name = self._engine.settings.prune_strategy if strategy is None else strategy
-        self._check(name, of, session, scheduled)
+        given = Given(keep, max_bytes, ttl, similarity)
+        self._check(name, of, session, scheduled, given)
         self._require("session:*" if session is None else f"session:{session}", session)
         counter = tokens_of(self._engine.settings.model)
         report = Pruned(name, dry_run, self._by, counter.how)
@@ -82,8 +92,9 @@ class Pruning:
             return report
         if (counted := reads_of(self._engine)) is not None:
             counted.flush()
-        given = Given(keep, max_bytes, ttl, similarity)
-        batches = Batches(self._engine.database)
+        database = self._engine.database
+        batches = Batches(database)
+        size = vacuum.file_bytes(database) if dry_run else room.measured(database)
         if of != "messages" and session is None:
             self._sessions(report, batches, given, scheduled)
         if of != "sessions":
@@ -91,6 +102,10 @@ class Pruning:
             self._messages(report, batches, given, scheduled, session, going)
         if not dry_run:
             self._count(report)
+            if report.sessions or report.messages:
+                room.give_back(database, batches)
+                report.notes += [why] if (why := room.kept_back(database)) is not None else []
+        report.file_bytes = (size, vacuum.file_bytes(database))
         return report
 
     def stats(self) -> dict[str, dict[str, float]]:
@@ -98,11 +113,14 @@ class Pruning:
         self._require("session:*", None)
         return self._engine.database.read(lambda tx: reclaimed.totals(tx, self._caller.tenant))
 
-    def _check(self, name: str, of: str | None, session: str | None, scheduled: bool) -> None:
+    def _check(self, name: str, of: str | None, session: str | None, scheduled: bool, given: Given) -> None:
         if name not in STRATEGIES and not (scheduled and name == "off"):
             raise CeleriacError(f"no strategy {name!r:.40} of pruning; allowed: {', '.join(STRATEGIES)}")
         if of not in (None, "sessions", "messages") or (session is not None and of == "sessions"):
             raise CeleriacError(f"pruning of {of!r:.40} is not allowed; allowed: sessions, messages, or None for both")
+        given.check(name)
+        if (of, name, given.ttl) == ("sessions", "ttl", None) and not self._engine.settings.prune_session_days:
+            raise CeleriacError("pruning sessions by ttl needs to know what is old (ttl, or prune_session_days)")
 
     def _require(self, resource: str, session: str | None) -> None:
         access = self._engine.access
@@ -176,8 +194,13 @@ class Pruning:
     def _messages(
         self, report: Pruned, batches: Batches, given: Given, scheduled: bool, session: str | None, going: set[str]
     ) -> None:
-        if not isinstance(self._engine.conversations, SqlPlace) and (scheduled or session is None):
-            return  # only in the database are entries taken out
+        place = self._engine.conversations
+        if not isinstance(place, SqlPlace) and (scheduled or session is None):
+            where = masked(self._engine.settings.history_url)
+            report.notes.append(
+                f"no messages were looked at: they live in {where}, and only the database gives some up"
+            )
+            return
         messages = Messages(self._engine, self._caller.tenant, session, going)
         limits = messages.limits(report.strategy, given)
         if scheduled and _unlimited(report.strategy, limits):

@@ -11,6 +11,7 @@ from ...storage import aging, reclaimed, vacuum
 from ...storage.batches import Batches
 from ..engine import Engine
 from ..guard.access import EVERYTHING, Caller
+from . import room
 from .kinds import Checkpoints, Kept, Kind, Sum, TemporaryFiles, aged, blobs, cached_results, stray_files
 from .leaving import Sessions, keep_shared, let_go
 from .removing import finish
@@ -94,9 +95,7 @@ class Retention:
         began = time.monotonic()
         database = self._engine.database
         report, batches = Retained(dry_run), Batches(database)
-        if not dry_run:
-            vacuum.checkpoint(database)  # else the file is smaller than what is in it
-        size = vacuum.file_bytes(database)
+        size = vacuum.file_bytes(database) if dry_run else room.measured(database)
         kinds = self._kinds(report)
         if not dry_run:
             let_go(self._engine, [kind for kind in kinds if isinstance(kind, Sessions)], batches)
@@ -105,10 +104,11 @@ class Retention:
             report.kinds[kind.name] = Gone(kind.rule, count, bytes_)
         if not dry_run:
             finish(self._engine, batches)
-            self._give_back(batches)
+            room.give_back(database, batches)
             self._count(report)
         report.free_bytes = vacuum.free_bytes(database)
-        self._explain(report)
+        if (why := room.kept_back(database)) is not None:
+            report.notes.append(why)
         report.file_bytes = (size, vacuum.file_bytes(database))
         report.longest, report.seconds = round(batches.longest, 4), round(time.monotonic() - began, 3)
         return report
@@ -140,7 +140,7 @@ class Retention:
 
     def _checkpoints(self, now: float, going: set[str]) -> Checkpoints:
         keep, days = self._engine.settings.checkpoints_kept, self._engine.settings.retention_checkpoints_days
-        rule = f"the newest {keep} of a session stay" + (f", if not older than {days:g} days" if days else "")
+        rule = f"the newest {keep} of a session stay" + (f", if not {_days(days)}" if days else "")
         return Checkpoints("checkpoints", rule, self._engine, now - days * _DAY if days else 0.0, going)
 
     def _passed(self, now: float) -> list[Kind]:
@@ -154,7 +154,7 @@ class Retention:
         settings, kinds = self._engine.settings, list[Kind]()
         days = settings.retention_blobs_days
         if days:
-            rule = f"nothing refers to them, for {days:g} days"
+            rule = f"nothing refers to them, for {_of_days(days)}"
             age = days * _DAY
             kinds += [blobs(self._engine, rule, now, age), stray_files(self._engine, rule, age)]
         else:
@@ -164,24 +164,6 @@ class Retention:
         kinds.append(TemporaryFiles(name, _days(days), self._engine, days * _DAY) if days else Kept(name, "all stay"))
         return kinds
 
-    def _give_back(self, batches: Batches) -> None:
-        database = self._engine.database
-        if database.is_sqlite and vacuum.gives_back(database):
-            for pages in batches.again(vacuum.give_back):
-                if not pages:
-                    break
-            vacuum.checkpoint(database)
-
-    def _explain(self, report: Retained) -> None:
-        database = self._engine.database
-        if not database.is_sqlite:
-            report.notes.append("PostgreSQL gives room back by itself (autovacuum)")
-        elif not vacuum.gives_back(database):
-            report.notes.append(
-                f"the file of the database keeps its {report.free_bytes:,} free bytes: an older Celeriac made it. "
-                "`celeriac db vacuum` changes that, once"
-            )
-
     def _count(self, report: Retained) -> None:
         of_sessions = sum(one.count for name, one in report.kinds.items() if name.startswith("sessions"))
         counts = {"runs": 1, "sessions": of_sessions, "rows": report.count - of_sessions, "bytes": report.bytes}
@@ -189,7 +171,11 @@ class Retention:
 
 
 def _days(days: float) -> str:
-    return f"older than {days:g} days"
+    return f"older than {_of_days(days)}"
+
+
+def _of_days(days: float) -> str:
+    return f"{days:g} day{'' if days == 1 else 's'}"
 
 
 @dataclass(frozen=True)

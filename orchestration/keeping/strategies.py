@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from ...errors import CeleriacError
@@ -50,6 +50,28 @@ class Given:
     max_bytes: int | None = None
     ttl: float | None = None
     similarity: float | None = None
+
+    def check(self, strategy: str) -> None:
+        """Raise CeleriacError for a limit that the strategy does not look at, and for a value that is not allowed."""
+        for name, value in asdict(self).items():
+            if value is None:
+                continue
+            if name != (reads := _READS.get(strategy)):
+                looks = f"it looks at {reads}" if reads else "it takes no limits"
+                raise CeleriacError(f"pruning by {strategy} does not look at {name}; {looks}")
+            allowed, is_allowed = _ALLOWED[name]
+            if not is_allowed(value):
+                raise CeleriacError(f"{name} = {value!r:.40} is not allowed; allowed: {allowed}")
+
+
+#: Which limit a strategy looks at.
+_READS: Final = {"lru": "keep", "lfu": "keep", "size": "max_bytes", "ttl": "ttl", "semantic": "similarity"}
+_ALLOWED: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    "keep": ("a whole number >= 0", lambda value: value >= 0),
+    "max_bytes": ("a whole number >= 0", lambda value: value >= 0),
+    "ttl": ("seconds > 0", lambda value: value > 0),
+    "similarity": ("a number > 0 and <= 1", lambda value: 0 < value <= 1),
+}
 
 
 def limit(given: int | None, setting: int) -> int | None:
@@ -108,4 +130,4 @@ def _alike(items: Iterable[Item], similarity: float) -> Iterator[Choice]:
             known[seen.add(one.text)] = one
         else:
             session_id, number = known[other].key
-            yield one, f"says what {f'entry {number}' if number else session_id} says"
+            yield one, f"says what entry {number} says" if number else f"asks what {session_id} asks"

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from ...config import Settings, schedules
 from ...config.schedules import Schedule
-from ...errors import MaintenanceError
+from ...errors import CeleriacError, MaintenanceError
 from ...storage import maintenance, serial
 from ...storage.maintenance import Held
 from ..cache import ResultCache
@@ -169,7 +169,7 @@ class Keeper:
         with self._lease(name, epoch, claim, lost):
             run = Run(name, due, epoch, engine, self._cache, (ending, lost))
             try:
-                outcome, detail, error = self._work(run)
+                outcome, detail, error = self._work(run, source)
             except BaseException:  # the process is to end: who had it run by hand means this run, others any
                 with contextlib.suppress(Exception):
                     broken_off = ("failed", None, "interrupted") if source == "hand" else ("stopped", None, None)
@@ -181,13 +181,15 @@ class Keeper:
             return Ended(name, due, epoch, "lost", seconds)
         return Ended(name, due, epoch, outcome, seconds, detail, error)
 
-    def _work(self, run: Run) -> tuple[str, Any, str | None]:
+    def _work(self, run: Run, source: Source) -> tuple[str, Any, str | None]:
         try:
             return "done", self.jobs[run.job].work(run), None
         except Interrupted:
             return "stopped", None, None
         except Exception as fault:
-            logger.warning("the job %s failed: %s", run.job, fault, exc_info=True)
+            expected = isinstance(fault, CeleriacError)  # as of a folder that cannot be written
+            if not (expected and source == "hand"):  # else it is told to who ran it
+                logger.warning("the job %s failed: %s", run.job, fault, exc_info=not expected)
             said = self._engine.guard.text(f"{type(fault).__name__}: {fault}")
             return "failed", None, serial.storable(said[:ERROR_CHARACTERS])
 

@@ -30,8 +30,10 @@ def test_a_session_is_archived_listed_shown_checked_and_restored(cli: Cli, folde
     made = told(cli("archive", "create", session[:20], "--json"))
     assert (made["id"], made["status"]) == (session, "completed")
     shown = told(cli("sessions", "show", session, "--json"))
+    assert (shown["progress"], shown["phase"]) == (1.0, "completed")
     assert shown["status"] == "archived" and shown["archive"]["file"] == made["file"] and before["archive"] is None
     assert "celeriac archive show or restore" in cli("sessions", "show", session).stdout
+    assert f"it is archived; celeriac archive show {session}" in cli("history", "show", session).stderr
     assert told(cli("archive", "list", "--json")) == [made]
     assert session[:13] in cli("archive", "list", "--search", "parts").stdout
     assert told(cli("archive", "list", "--user", "lea", "--json")) == []
@@ -99,4 +101,6 @@ def test_a_user_is_erased_after_a_look_and_a_yes(cli: Cli, folder: Path) -> None
     unknown = cli("erase", "--session", session, "--yes")
     assert unknown.exit_code == 2 and unknown.stderr == f"celeriac: no session {session!r}\n"
     assert "exactly one" in cli("erase", "--yes").stderr
+    assert "exactly one" in cli("erase", "--user", "ana", "--session", session).stderr
+    assert cli("erase", "--user", "nobody", "--dry-run").stdout == "nothing is there of it\n"
     assert told(cli("erase", "--user", "ana", "--tenant", "acme", "--yes", "--json"))["tenant"] == "acme"

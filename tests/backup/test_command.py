@@ -60,6 +60,7 @@ def test_bad_input_is_one_line(cli: Cli, folder: Path) -> None:
         ("restore", "nothing"),
         ("delete", "latest"),
         ("create", "--compression", "rar"),
+        ("create", "--label", "x" * 501),
         ("export", "latest", "x"),
         ("import", "not-there"),
     ):
@@ -69,6 +70,31 @@ def test_bad_input_is_one_line(cli: Cli, folder: Path) -> None:
     (folder / "x.tar").write_bytes(b"no tar")
     result = cli("backup", "import", "x.tar")
     assert result.exit_code == 2 and len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("backup", "restore", "latest", "--dry-run", "--session", "nobody"), "has not all of the sessions nobody"),
+        (("backup", "restore", "latest", "--dry-run", "--scope", "thing:x"), "'thing:x' is no scope"),
+        (("move", "--to", ""), "is no database to move to; allowed: a URL that starts with sqlite://"),
+        (("move", "--to", "mysql://me:secret@there/db"), "'mysql://me:***@there/db' is no database to move to"),
+        (("move", "--to", "sqlite:///:memory:"), "a file for SQLite"),
+    ],
+)
+def test_what_is_not_there_to_be_restored_or_moved_to_is_named(
+    cli: Cli, folder: Path, words: tuple[str, ...], said: str
+) -> None:
+    assert cli("backup", "create").exit_code == 0
+    result = cli(*words)
+    assert result.exit_code == 2 and said in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_list_shows_all_columns_whatever_the_labels(cli: Cli, folder: Path) -> None:
+    assert cli("backup", "create", "--label", "words " * 12).exit_code == 0
+    shown = cli("backup", "list").stdout
+    assert shown.splitlines()[0].split() == ["backup", "kind", "rows", "of", "written", "notes", "label"]
+    assert shown.count("words") == 12
 
 
 def test_a_damaged_backup_is_exit_code_1_and_is_not_restored(cli: Cli, folder: Path) -> None:
@@ -93,6 +119,8 @@ def test_everything_moves_to_postgresql_and_back(
     before = told(cli("sessions", "list", "--json"))
     moved = told(cli("move", "--to", postgres_url, "--json"))
     assert moved["rows"]["steps"] > 6
+    moved = cli("move", "--to", f"sqlite:///{folder / 'other.db'}")
+    assert "to work there, set database_url = sqlite:///" in moved.stdout
     again = cli("move", "--to", postgres_url)
     assert again.exit_code == 2 and "not empty" in again.stderr
     monkeypatch.setenv("CELERIAC_DATABASE_URL", postgres_url)
@@ -103,3 +131,14 @@ def test_everything_moves_to_postgresql_and_back(
     monkeypatch.setenv("CELERIAC_DATABASE_URL", back)
     assert len(told(cli("sessions", "list", "--json"))) == 2
     assert '"v": 1' in cli("state", "get", "global", "k").stdout
+
+
+def test_a_damaged_manifest_is_listed_as_unreadable_and_can_be_deleted(cli: Cli, folder: Path) -> None:
+    made = told(cli("backup", "create", "--json"))
+    (manifest,) = (Settings.load({}, environ={}).data_dir / "backups").glob("*.backup")
+    manifest.write_text("no manifest")
+    shown = cli("backup", "list")
+    assert "unreadable" in shown.stdout and "sealed" not in shown.stdout and "is damaged" in shown.stderr
+    assert cli("backup", "verify", "latest").exit_code == 1 and cli("backup", "restore", "latest").exit_code == 2
+    assert cli("backup", "delete", str(made["id"])).exit_code == 0
+    assert told(cli("backup", "list", "--json")) == []

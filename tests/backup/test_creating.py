@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import os
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from celeriac.errors import BackupDamaged, BackupError, StorageError
+from celeriac.orchestration.backups import creating
 from celeriac.storage.backup import store
 from celeriac.storage.backup.chunking import cut
 from celeriac.storage.backup.transactions import alone
@@ -227,3 +229,24 @@ print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) /
         peaks.append(int(done.stdout))
     assert peaks[1] < 200, peaks
     assert peaks[1] - peaks[0] < 60, peaks  # of 80 MB more
+
+
+def test_a_backup_that_fails_half_way_through_a_table_leaves_nothing_that_complains_later(
+    new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = new_store("sqlite")
+    session = a.driver.sessions.create("q")
+    session.history.extend({"role": "user", "content": os.urandom(500).hex()} for _ in range(4000))
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda about: complaints.append(about.exc_value))
+
+    def full(writer: creating.Writer, data: bytes) -> str:
+        if len(data) > 100_000:  # more of the table is to come
+            raise StorageError("the disk is full")
+        return ""
+
+    monkeypatch.setattr(creating.Writer, "rows", full)
+    with pytest.raises(StorageError, match="the disk is full"):
+        a.backups.create()
+    gc.collect()
+    assert complaints == []

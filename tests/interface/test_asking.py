@@ -70,6 +70,7 @@ def test_watch_json_gives_events_without_a_gap_from_an_offset(cli: Cli, session:
 
 def test_export_holds_every_record(cli: Cli, session: str, folder: Path) -> None:
     records = [json.loads(text) for text in cli("sessions", "export", session).stdout.splitlines()]
+    assert [json.loads(text) for text in cli("sessions", "export", session, "-").stdout.splitlines()] == records
     kinds = [record["record"] for record in records]
     assert (kinds.count("session"), kinds.count("step"), kinds.count("result")) == (1, 8, 8)
     assert kinds.count("finding") == 6 and "conflict" in kinds and "partial" in kinds and "event" in kinds

@@ -47,8 +47,8 @@ def numbers(session: Session) -> list[int]:
 
 
 def same(planned: Pruned, found: Pruned) -> bool:
-    before, after = planned.to_dict(), found.to_dict()
-    return {**before, "dry_run": 0} == {**after, "dry_run": 0}
+    of_the_file = {"dry_run": 0, "file_bytes": 0, "notes": 0}
+    return planned.to_dict() | of_the_file == found.to_dict() | of_the_file
 
 
 def test_the_longest_unused_messages_go_and_important_ones_and_prompts_stay(make: Make) -> None:
@@ -210,6 +210,27 @@ def test_on_schedule_the_settings_say_what_goes(make: Make) -> None:
     assert pruning(driver).run().to_dict()["counts"] == {"sessions": 0, "messages": 0}
 
 
+@pytest.mark.parametrize("of", ["messages", "sessions"])
+def test_the_file_of_the_database_is_smaller_afterwards(make: Make, of: str) -> None:
+    driver = make(**NONE)
+    session = driver.sessions.create("q")
+    session.history.extend({"role": "user", "content": f"{n} " * 200} for n in range(2000))
+    found = pruning(driver).run("lru", of=of, keep=0)
+    before, after = found.file_bytes
+    if driver.engine.database.is_sqlite:
+        assert after == driver.engine.database.path.stat().st_size < before / 2
+        assert not found.notes
+    else:
+        assert (before, after) == (0, 0) and "autovacuum" in found.notes[0]
+
+
+def test_where_histories_live_elsewhere_it_is_said_that_no_messages_were_looked_at(make: Make, tmp_path: Path) -> None:
+    driver = make(**NONE, history_url=f"file://{tmp_path}/said")
+    talk(driver)
+    found = pruning(driver).run("lru", of="messages", keep=1)
+    assert not found.messages and "they live in file://" in found.notes[0]
+
+
 def test_what_is_not_allowed_is_named(make: Make) -> None:
     driver = make()
     for strategy, limits, said in (
@@ -218,6 +239,11 @@ def test_what_is_not_allowed_is_named(make: Make) -> None:
         ("lru", {}, "how many may stay"),
         ("size", {"of": "messages"}, "how many bytes"),
         ("lru", {"of": "things"}, "sessions, messages"),
+        ("ttl", {"keep": 5}, "ttl does not look at keep; it looks at ttl"),
+        ("lru", {"keep": -1}, "a whole number >= 0"),
+        ("ttl", {"ttl": float("nan")}, "seconds > 0"),
+        ("semantic", {"similarity": 1.5}, "> 0 and <= 1"),
+        ("ttl", {"of": "sessions"}, "what is old"),
     ):
         with pytest.raises(CeleriacError, match=said):
             pruning(driver).run(strategy, **limits)  # type: ignore[arg-type]
@@ -265,12 +291,13 @@ def test_the_command_line_prunes_and_tells(tmp_path: Path, monkeypatch: pytest.M
         return result.stdout + (result.stderr if code else "")
 
     said = run("messages", "--strategy", "lru", "--keep", "5", "--dry-run")
-    assert "25 of" in said and "would go" in said and "and 5 more" in said
+    assert "25 messages of" in said and "would go" in said and "and 5 more" in said
     found = json.loads(run("messages", "--strategy", "lru", "--keep", "5", "--session", session.id[:20], "--json"))
     assert found["counts"] == {"sessions": 0, "messages": 25} and len(found["messages"]) == 25
     assert json.loads(run("sessions", "--strategy", "lru", "--keep", "0", "--json"))["sessions"][0]["messages"] == 5
     assert json.loads(run("stats", "--json"))["pruning"] | {"bytes": 0, "tokens": 0} == {
         "runs": 2, "sessions": 1, "messages": 30, "bytes": 0, "tokens": 0,
     }  # fmt: skip
-    assert "30 messages" in run("stats")
+    assert "2 runs, 1 session, 30 messages, " in run("stats")
+    assert "does not look at keep" in run("messages", "--strategy", "ttl", "--keep", "5", code=2)
     assert "how many may stay" in run("messages", "--strategy", "lru", code=2)

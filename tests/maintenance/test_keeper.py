@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from celeriac.errors import MaintenanceError
+from celeriac.errors import MaintenanceError, StorageError
 from celeriac.orchestration.maintenance.jobs import Run
 from celeriac.orchestration.maintenance.maintenance import Maintenance, PastRun
 from maintenance.conftest import Upkeep
@@ -101,6 +101,20 @@ def test_a_job_that_fails_is_tried_again_at_its_next_time(make_keeper: MakeKeepe
     assert keeper.run_if_due("job", "beat") is None
     keeper.later = PERIOD
     assert keeper.run_if_due("job", "beat") is not None
+
+
+@pytest.mark.parametrize(("fault", "traced"), [(StorageError("the disk is full"), False), (ValueError("a bug"), True)])
+def test_only_what_nobody_expects_is_logged_with_a_traceback(
+    make_keeper: MakeKeeper, caplog: pytest.LogCaptureFixture, fault: Exception, traced: bool
+) -> None:
+    def fails(run: Run) -> dict[str, Any]:
+        raise fault
+
+    keeper = make_keeper({"job": fails})
+    made_due(keeper)
+    keeper.run_if_due("job", "beat")
+    (record,) = (one for one in caplog.records if "the job job failed" in one.message)
+    assert bool(record.exc_info) is traced
 
 
 def die_at(keeper: Upkeep) -> None:

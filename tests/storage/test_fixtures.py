@@ -16,6 +16,9 @@ from fixtures.make import opened
 from servers import PostgresServer
 
 from celeriac.orchestration import sweeping
+from celeriac.orchestration.archives.archives import Archives
+from celeriac.orchestration.backups.backups import Backups
+from celeriac.orchestration.guard.access import Caller
 from celeriac.storage import schema
 from celeriac.storage.database import Database
 
@@ -78,6 +81,22 @@ def test_what_had_ended_is_the_same_to_the_last_byte(migrated: tuple[Open, dict[
     invariants.check(driver.engine)
 
 
+def test_conversations_branches_archives_and_backups_are_read(migrated: tuple[Open, dict[str, Any]]) -> None:
+    driver, expected = migrated[0](), migrated[1]
+    if "grown" not in expected:
+        pytest.skip("made before there were any")
+    found = holding.grown(driver)
+    assert json.loads(json.dumps(found)) == expected["grown"]
+    assert len(found["talks"]) == 6 and len(found["archives"]) == 2
+    for session_id, (_, results) in found["archives"].items():
+        session = Archives(driver.engine, Caller(), driver.sessions).restore(session_id)
+        assert session.status == "completed" and session.output("c") == results["c"]
+    (backup,) = Backups(driver.engine, Caller()).list()
+    Backups(driver.engine, Caller()).restore(backup.id, safety=False)
+    assert driver.sessions.list(type="dm", ascending=True)[0].id in found["talks"]
+    invariants.check(driver.engine)
+
+
 @pytest.mark.parametrize("encrypt", ["sensitive", "all"])
 def test_what_was_unfinished_is_finished(migrated: tuple[Open, dict[str, Any]], encrypt: str) -> None:
     driver, expected = migrated[0](encrypt=encrypt), migrated[1]
@@ -106,4 +125,4 @@ def test_a_store_of_before_can_be_kept_up(migrated: tuple[Open, dict[str, Any]])
 
 
 def test_the_fixtures_are_small() -> None:
-    assert ARCHIVES and sum(path.stat().st_size for path in ARCHIVES) < 200_000 * len({p.name[:4] for p in ARCHIVES})
+    assert ARCHIVES and sum(path.stat().st_size for path in ARCHIVES) < 400_000 * len({p.name[:4] for p in ARCHIVES})
