@@ -191,6 +191,7 @@ def test_the_production_example_is_allowed() -> None:
     settings = Settings.load(file=Path(module.__file__).with_name("production.toml"), environ={})
     assert settings.database.startswith("postgresql+psycopg://")
     assert settings.broker_url.startswith("redis://")
+    assert settings.retention_completed_days == 90
 
 
 def test_importing_the_settings_imports_neither_celery_nor_sqlalchemy() -> None:

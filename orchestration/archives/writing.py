@@ -115,8 +115,8 @@ def row_parts(engine: Engine, session_id: str, tenant: str, writer: Writer) -> l
     needed: set[str] = set()
     with alone(database) as connection:
         for table, chosen in owned.kept_tables(of):
-            found = tables.stream(connection, database.dialect, table, chosen)
-            part = part_of(str(table.name), tables.columns(table), _noting(table, found, needed), writer)
+            with contextlib.closing(tables.stream(connection, database.dialect, table, chosen)) as found:
+                part = part_of(str(table.name), tables.columns(table), _noting(table, found, needed), writer)
             if part.rows:
                 parts.append(part)
         tx = Transaction(connection.cursor(), database.dialect, database.codec)

@@ -12,6 +12,7 @@ deletes holds it alone; whoever writes a backup holds `.writer`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -83,7 +84,10 @@ class BackupStore:
             yield
             return
         with explained(f"the lock {name} of {self.root}"):
-            handle = os.open(self.root / name, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+            handle = self._lock_file(name, kind)
+        if handle is None:
+            yield
+            return
         try:
             with explained(f"the lock {name} of {self.root}"):
                 locked = disk.lock(handle, kind)
@@ -92,6 +96,18 @@ class BackupStore:
             yield
         finally:
             os.close(handle)
+
+    def _lock_file(self, name: str, kind: int) -> int | None:
+        """The file of a lock, open. It can be shared where nothing can be written, and need not be there: None."""
+        path = self.root / name
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+        except OSError as fault:
+            if kind != fcntl.LOCK_SH or fault.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, os.O_RDONLY | _FLAGS)
+        return None
 
     # -- objects -----------------------------------------------------------------------------------------------------
 

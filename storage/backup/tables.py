@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final
@@ -19,6 +19,7 @@ from .writer import Writer
 
 #: `metadata` knows a table once its module is imported.
 assert DECLARED
+Rows = Generator[Sequence[Any], None, None]
 #: Who is at work is no part of what is remembered; nor which job is due, for epochs must never fall.
 LEFT_OUT: Final = ("workers", "maintenance_jobs", "maintenance_runs")
 #: Not declared with the others, because SQLite has it as a virtual table.
@@ -86,8 +87,10 @@ def columns(table: Table) -> tuple[str, ...]:
     return tuple(str(column.name) for column in table.columns)
 
 
-def stream(connection: Any, dialect: Dialect, table: Table, chosen: Chosen | None = None) -> Iterator[Sequence[Any]]:
-    """The rows of a table, one by one, in the order of their key; of some columns' values (not endings) only those."""
+def stream(connection: Any, dialect: Dialect, table: Table, chosen: Chosen | None = None) -> Rows:
+    """The rows of a table, one by one, in the order of their key; of some columns' values (not endings) only those. To
+    be closed before the connection, if not all are taken.
+    """
     if chosen is None:
         yield from _streamed(connection, dialect, _ordered(table, dialect.name, "", 0))
         return

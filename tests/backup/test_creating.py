@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,6 +202,7 @@ def test_the_memory_that_a_backup_takes_does_not_grow_with_the_store(tmp_path: P
     script = """
 import sys, os
 from pathlib import Path
+from typing import Any
 from celeriac.config import Settings
 from celeriac.orchestration.engine import Engine
 from celeriac.orchestration.agents import Registry
@@ -229,6 +231,26 @@ print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) /
         peaks.append(int(done.stdout))
     assert peaks[1] < 200, peaks
     assert peaks[1] - peaks[0] < 60, peaks  # of 80 MB more
+
+
+def test_a_backup_is_verified_in_a_folder_that_can_only_be_read(
+    new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = new_store()
+    made = a.backups.create()
+    opened = os.open
+
+    def read_only(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY | os.O_CREAT) and Path(path).parent == a.backups.folder:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", read_only)
+    for _ in range(2):
+        assert a.backups.verify(made.id).ok
+        (a.backups.folder / ".objects").unlink(missing_ok=True)  # there is nobody to make it, either
+    with pytest.raises(StorageError, match="EROFS"):
+        a.backups.create()
 
 
 def test_a_backup_that_fails_half_way_through_a_table_leaves_nothing_that_complains_later(
