@@ -13,6 +13,7 @@ from ..storage.histories import cold
 from ..storage.histories import rows as history
 from .engine import Engine
 from .state.scopes import Scope
+from .trees import apart, taking
 
 
 def delete(engine: Engine, session_id: str) -> None:
@@ -50,6 +51,7 @@ def erase(engine: Engine, tx: Transaction, session_id: str, tenant: str) -> None
     archived = archives.get(tx, session_id)
     if archived is not None:
         tx.after_commit.append(partial(_remove_archive, engine, archived.file))
+    forget_made(engine, tx, session_id, tenant)
     sessions.erase(tx, session_id)
     results.delete_unreferenced(tx, engine.blobs, hashes)
     forget_state(engine, tx, session_id, tenant)
@@ -59,6 +61,12 @@ def forget_state(engine: Engine, tx: Transaction, session_id: str, tenant: str) 
     """Delete the keyed state of a session's own scope, and what migrations keep of it."""
     engine.state.of_tenant(tenant).clear_with(tx, Scope.session(session_id))
     migration_runs.forget_scope(tx, str(Scope.session(session_id)))
+    apart.forget(engine, tx, session_id, tenant)
+
+
+def forget_made(engine: Engine, tx: Transaction, session_id: str, tenant: str) -> None:
+    """Delete what was copied for branches of a session that never came to be; before its own rows go."""
+    taking.forget(engine, tx, session_id, tenant)
 
 
 def _check_leaf(tx: Transaction, session_id: str) -> None:

@@ -86,11 +86,11 @@ class Kin(SessionReads):
         self, name: str, description: str | None = None, creator: str | None = None, at: int | str | None = None
     ) -> Session:
         """A new session that has this one's history and keyed state as of now, and goes its own way from there. Nothing
-        is copied.
+        is copied but keyed state that lives outside of the database.
 
         `at` is the number of the last entry that it is to have (its state is as of now), or the id of a checkpoint:
         then both are as of that. `creator` None: the caller. Raises SessionError, also for a tree that would be deeper
-        than `tree_depth`, and CheckpointNotFound.
+        than `tree_depth` and for a checkpoint where there is keyed state elsewhere; and CheckpointNotFound.
         """
         from .trees.branching import Wanted, branch
 
@@ -141,7 +141,7 @@ class Kin(SessionReads):
         resolution, created_at}; None stands for no value. `unresolved` False: also those that were resolved.
         `readable` False: values of the branch are not there, since it is archived or was deleted.
         """
-        from .trees.merging import conflicts
+        from .trees.conflicts import conflicts
 
         return conflicts(self._engine, self.id, unresolved)
 
@@ -151,6 +151,6 @@ class Kin(SessionReads):
 
         Gives the value that holds from then on. Raises SessionError for a conflict that is not open.
         """
-        from .trees.merging import resolve
+        from .trees.conflicts import resolve
 
         return resolve(self._engine, self.id, conflict, choice, by)

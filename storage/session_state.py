@@ -79,6 +79,11 @@ def scope_of(session_id: str, tenant: str) -> str:
     return prefix_of(tenant) + _SCOPE + session_id
 
 
+def beside(scope: str) -> str:
+    """The scope beside a session's own that has what trees keep there, where state lives outside of the database."""
+    return f"{scope}:tree"
+
+
 def session_of(scope: str) -> tuple[str, str] | None:
     """(id, tenant) of the session whose own scope this is."""
     tenant = ""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 
 from ..errors import SessionNotFound
-from ..storage.histories.protocol import HistoryConflict, HistoryError, Item, Kept, Place
+from ..storage.histories.protocol import Expecting, HistoryConflict, HistoryError, Item, Kept, Place
 
 #: Bodies in which something gets lost where data is not kept apart from what is around it.
 HARD_BODIES = (
@@ -133,6 +133,42 @@ class HistoryPlaceSuite:
         assert place.count(name) == 2 and place.delete(name, expected=2) == 2
         assert place.load(name) == [] and place.load(name, mark=1) == []
         assert place.append(name, [Item(b'{"n":3}')]) == (1, 1) and place.load(name)[0].body == b'{"n":3}'
+
+    def test_an_append_that_expects_another_length_leaves_nothing(self, place: Place, name: str) -> None:
+        if not isinstance(place, Expecting):
+            pytest.skip("it cannot append on a condition")
+        items = [Item(b'{"n":1}', at=1.5), Item(b'{"n":2}', mark=1)]
+        assert place.append_after(name, items, 0) == (1, 2)
+        for other in (0, 1, 3):
+            with pytest.raises(HistoryConflict, match=f"{other} entries but has 2"):
+                place.append_after(name, items, other)
+        assert place.count(name) == 2 and [kept.number for kept in place.load(name, mark=1)] == [2]
+        assert place.append_after(name, items, 2) == (3, 4)
+
+    def test_of_those_who_append_after_the_same_entry_one_does(
+        self, opened: Callable[[], Place], place: Place, name: str
+    ) -> None:
+        if not isinstance(place, Expecting):
+            pytest.skip("it cannot append on a condition")
+        gate, told = threading.Barrier(4), list[str]()
+
+        def write(writer: int) -> None:
+            mine = place if writer % 2 or not place.capabilities.shared else opened()
+            assert isinstance(mine, Expecting)
+            gate.wait()
+            for length in range(0, 30, 3):
+                try:
+                    mine.append_after(name, [Item(b'{"w":%d}' % writer)] * 3, length)
+                    told.append("done")
+                except HistoryConflict:
+                    continue
+
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert place.count(name) == 3 * len(told) <= 30
 
     def test_an_append_that_breaks_off_leaves_nothing(self, place: Place, name: str) -> None:
         place.append(name, [Item(b'{"n":1}')])

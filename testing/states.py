@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ..storage.states.protocol import Backend, Entry, Listing, StateConflict, Write
+from ..storage.states.protocol import Backend, Entry, Lasting, Listing, StateConflict, Write
 
 #: Texts that get lost where a separator, a pattern, a path or a quote is not kept apart from data.
 HARD_TEXTS = (
@@ -234,6 +234,16 @@ class StateBackendSuite:
         assert backend.get("global", ["k1"]) == {} and backend.get("agent:x", ["k1"])["k1"].body == b"2"
 
     # -- time to live --------------------------------------------------------------------------------------------------
+
+    def test_the_time_that_values_have_left_is_told(self, backend: Backend) -> None:
+        if not isinstance(backend, Lasting):
+            pytest.skip("it cannot tell how long values last")
+        backend.put("global", [Write("k", b"1", ttl=0.1), Write("long", b"2", ttl=60), Write("stays", b"3")])
+        found = backend.left("global", ["long", "stays", "none"])
+        assert found.keys() == {"long"} and 50 < found["long"] <= 60
+        assert backend.left("custom:none", ["long"]) == {}
+        time.sleep(0.15)
+        assert backend.left("global", ["k"]) == {}
 
     def test_a_value_with_a_time_to_live_is_gone_after_it(self, backend: Backend) -> None:
         (version,) = backend.put("global", [Write("k", b"1", ttl=0.3), Write("stays", b"2", ttl=60), Write("x", b"3")])[

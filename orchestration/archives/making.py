@@ -21,7 +21,7 @@ from ...storage.database import Query, Transaction
 from ...storage.histories.rows import hold
 from ...storage.tables import outbox, steps
 from ..backups.creating import part_of
-from ..backups.source import STATE_COLUMNS, scope_rows
+from ..backups.source import STATE_COLUMNS
 from ..engine import Engine
 from ..states import after
 from . import owned
@@ -131,8 +131,7 @@ def _parts(engine: Engine, session_id: str, tenant: str, writer: Writer) -> list
     if place is not None:
         parts.append(part_of(HISTORIES, owned.HISTORY_COLUMNS, owned.history_rows(place, session_id), writer))
     if owned.has_state_elsewhere(engine):
-        scope = owned.scope(session_id, tenant)
-        parts.append(part_of(STATE, STATE_COLUMNS, scope_rows(engine.state.places.backend, scope), writer))
+        parts.append(part_of(STATE, STATE_COLUMNS, owned.state_rows(engine, session_id, tenant), writer))
     return parts
 
 

@@ -13,9 +13,11 @@ from ...storage.archives.tables import archives
 from ...storage.backup import tables
 from ...storage.backup.tables import Choice, Chosen
 from ...storage.histories.protocol import Place
-from ..backups.source import elsewhere
+from ...storage.states.protocol import Origin
+from ..backups.source import elsewhere, scope_rows
 from ..engine import Engine
 from ..history.pages import pages
+from ..trees.apart import Own
 
 #: Rows that mean something only while work goes on: they are deleted, not kept.
 PASSING: Final = ("outbox", "cache_flights", "cache_waiters", "agent_turns")
@@ -57,3 +59,16 @@ def has_state_elsewhere(engine: Engine) -> bool:
 def scope(session_id: str, tenant: str) -> str:
     """How the place of keyed state calls a session's own scope."""
     return session_state.scope_of(session_id, tenant)
+
+
+def state_rows(engine: Engine, session_id: str, tenant: str) -> Iterator[tuple[Any, ...]]:
+    """The values of a session's own scope elsewhere, and what its tree keeps beside them."""
+    own = scope(session_id, tenant)
+    for one in (own, session_state.beside(own)):
+        yield from scope_rows(engine.state.places.backend, one)
+
+
+def clear_state(engine: Engine, session_id: str, tenant: str) -> None:
+    """Delete what `state_rows` gives."""
+    engine.state.places.clear(scope(session_id, tenant), Origin())
+    Own(engine, session_id, tenant).forget_kept()

@@ -17,7 +17,6 @@ from ...storage.backup.manifest import HISTORIES, STATE
 from ...storage.backup.transactions import alone
 from ...storage.database import Transaction
 from ...storage.histories.protocol import Item
-from ...storage.states.protocol import Origin
 from ..backups import conversations
 from ..backups.content import Content, Kept, Staged
 from ..backups.restoring import Restored, replace
@@ -135,7 +134,7 @@ def _put_elsewhere(engine: Engine, kept: Kept, row: rows.Row, tenant: str) -> No
         if part.rows:
             place.append(session_id, Entries(kept))
     if has_state:
-        engine.state.places.clear(owned.scope(session_id, tenant), Origin())
+        owned.clear_state(engine, session_id, tenant)
         for found in kept.rows(STATE):
             put_state(engine.state.places.backend, found)
 

@@ -13,7 +13,6 @@ from ...storage.archives import tables as rows
 from ...storage.archives.store import ArchiveStore
 from ...storage.backup.manifest import HISTORIES
 from ...storage.histories.protocol import HistoryConflict
-from ...storage.states.protocol import Origin
 from ..backups.content import Kept
 from ..engine import Engine
 from . import owned
@@ -42,5 +41,5 @@ def settle(engine: Engine, store: ArchiveStore, session_id: str) -> None:
             place.delete(session_id, expected=part.rows)
         except HistoryConflict:  # an entry that was on its way when the session was put away: a restore keeps it
             whole = place.count(session_id) == 0
-    engine.state.places.clear(owned.scope(session_id, hot.tenant), Origin())
+    owned.clear_state(engine, session_id, hot.tenant)
     engine.database.write(lambda tx: rows.settle(tx, session_id, whole))

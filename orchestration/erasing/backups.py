@@ -15,7 +15,7 @@ from ...storage.backup.manifest import ARCHIVES, BLOBS, Manifest, Part
 from ...storage.backup.store import BackupStore
 from ...storage.cache.tables import BLOB_TAG
 from ...storage.keys.codec import Seals
-from ...storage.session_state import scope_of
+from ...storage.session_state import beside, scope_of
 from ..backups import retention
 from ..backups.archived import is_of
 from ..backups.backups import folder_of, keyring_of, time_of
@@ -186,7 +186,8 @@ def _written(engine: Engine, store: BackupStore, old: Manifest, one: Holding, su
 def _looked_through(engine: Engine, kept: Kept, one: Holding, subject: Subject, known: set[str]) -> _Cut:
     own = tuple(f"session:{session_id}" for session_id in one.sessions)
     tenants = tuple(scope_of(session_id, subject.tenant) for session_id in one.sessions)
-    cut = _Cut(subject, frozenset(one.sessions), (*subject.scopes, *own, *tenants))
+    trees = tuple(beside(scope) for scope in (*own, *tenants))
+    cut = _Cut(subject, frozenset(one.sessions), (*subject.scopes, *own, *tenants, *trees))
     keys = dict(kept.blobs())
     columns, seals = kept.columns("results") or ("session_id",), Seals(engine.database.codec)
     place = columns.index("session_id")

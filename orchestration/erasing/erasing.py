@@ -25,6 +25,7 @@ from ..cache.results import ResultCache
 from ..engine import Engine
 from ..guard.access import EVERYTHING, Caller
 from ..states import SESSION_ENDED
+from ..trees.apart import Own
 from ..trees.branching import below
 from . import backups
 from .contents import contents
@@ -160,6 +161,7 @@ class _Erasure:
         if place is not None:
             place.delete(session_id)
         engine.state.places.clear(scope, Origin())
+        Own(engine, session_id, self.subject.tenant).forget_kept()
         with self.store.holding(session_id):
             self.store.clean(session_id, None)
 
@@ -211,7 +213,8 @@ class _Erasure:
         place = owned.history_elsewhere(engine)
         if place is not None:
             counts["history"] = place.count(session_id)
-        counts["state_values"] = len(engine.state.places.backend.keys(scope))
+        backend = engine.state.places.backend
+        counts["state_values"] = len(backend.keys(scope)) + len(backend.keys(session_state.beside(scope)))
         return {_NAMES.get(name, name): count for name, count in counts.items() if count}
 
     def _contents(self, session_id: str) -> set[str]:

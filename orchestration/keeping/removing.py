@@ -31,6 +31,7 @@ def remove(engine: Engine, batches: Batches, session_id: str, may_go: Callable[[
         if whole:
             deleting.erase(engine, tx, session_id, found.tenant)
         else:
+            deleting.forget_made(engine, tx, session_id, found.tenant)
             removals.note(tx, session_id, found.tenant)
         return True
 

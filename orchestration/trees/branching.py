@@ -22,7 +22,7 @@ from ..reuse import moved
 from ..sizes import check_text
 from ..turn import Turn
 from ..views import moment
-from . import states
+from . import states, taking
 
 #: What a branch takes on of what describes its parent.
 _DOCUMENTS = ("file_paths", "preferences", "permissions", "metadata", "history")
@@ -46,7 +46,7 @@ def branch(engine: Engine, parent: str, wanted: Wanted, user: str | None) -> str
     session_id, point = str(uuid7()), _point(engine, parent, wanted.at)
     elsewhere = None if engine.conversations.capabilities.with_steps else engine.trees.place(parent).count(parent)
 
-    def work(tx: Transaction) -> str:
+    def work(tx: Transaction, taken: taking.Taken) -> str:
         turn = engine.turn(tx, parent)
         above = rows.get(tx, parent)
         _check(engine, turn, above)
@@ -56,10 +56,11 @@ def branch(engine: Engine, parent: str, wanted: Wanted, user: str | None) -> str
         if not 0 <= cut <= count:
             raise SessionError(f"session {parent} has no entry {cut} to branch at; it has {count}")
         guarded = _guarded(engine, session_id, wanted)
-        data = {"branch": session_id, "name": guarded["name"], "entries": cut}
+        data = {"branch": session_id, "name": guarded["name"], "entries": cut, **taken.told()}
         turn.event("session.branched", component="trees", data=data)
         state, number = _state(engine, turn, above, point.checkpoint, guarded["name"])
         turn.close()
+        taking.finish(tx, parent, session_id, taken)
         if number is not None:
             checkpoints.mark(tx, parent, number, True)
         _insert(engine, turn, session_id, guarded["name"], user, cut)
@@ -83,7 +84,10 @@ def branch(engine: Engine, parent: str, wanted: Wanted, user: str | None) -> str
     def settled(tx: Transaction) -> str | None:
         return session_id if sessions.identity(tx, session_id) is not None else None
 
-    return engine.database.write(work, settled)
+    def make(taken: taking.Taken) -> str:
+        return engine.database.write(lambda tx: work(tx, taken), settled)
+
+    return taking.with_state(engine, parent, session_id, point.checkpoint is not None, make)
 
 
 def _check_texts(wanted: Wanted) -> None:

@@ -4,31 +4,20 @@ resolved.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Any, Final
 
 from ...errors import SessionError
-from ...storage import serial
 from ...storage import trees as rows
-from ...storage.database import Transaction
 from ...storage.histories.protocol import Item
 from ...storage.histories.sql import SqlPlace
 from ..engine import Engine
-from ..guard.doors import place_of
-from ..history.entries import mark_of
-from ..history.pages import pages
-from ..reuse import moved
-from ..state.copying import Plain
 from ..turn import Turn
-from ..views import moment
-from . import states
-from .three_way import ABSENT, merge
-
-CHOICES: Final = ("ours", "theirs", "value", "function")
-#: Gets the value at the fork, ours and theirs (None: there is none), and gives the one that holds.
-Chooser = Callable[[Any, Any, Any], Any]
+from . import carrying, states
+from .carrying import check_open
+from .notes import STATE, note
+from .parts import Merging, Part
+from .three_way import merge
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,66 +30,76 @@ class Merged:
     conflicts: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _New:
+    """Entries of a branch up to number `upto`: those that are still to be appended (`items`), or are there already."""
+
+    upto: int
+    items: list[tuple[int, Item]] = field(default_factory=list)
+
+
 def merge_branch(engine: Engine, session_id: str, branch_id: str) -> Merged:
     """See `Session.merge`."""
     branch = engine.database.read(lambda tx: rows.get(tx, branch_id))
     if branch is None or branch.parent != session_id:
         whose = "is no branch" if branch is None else f"is a branch of {branch.parent}"
         raise SessionError(f"session {branch_id} {whose}, and cannot be merged into {session_id}")
-    kept = states.is_kept(engine)
-    if kept:
+    if states.is_kept(engine):
         states.thaw(engine, session_id)
         states.thaw(engine, branch_id)
-    conversations = engine.conversations
-    upto = max(_last(engine, branch_id), branch.merged)
-    # Read before the turn: on SQLite a transaction that writes keeps others from reading a history.
-    new = list(_new(engine, branch, session_id, upto))
-    if new and not isinstance(conversations, SqlPlace):
-        # A crash between this and the turn that notes it lets the next merge bring these entries once more.
-        conversations.append(session_id, [item for _, item in new])
-
-    def work(turn: Turn) -> Merged:
-        if turn.hot.status == "archived":
-            raise SessionError(f"session {session_id} is archived and cannot be changed; allowed: nothing")
-        mine = rows.get(turn.tx, branch_id)
-        if mine is None:
-            raise SessionError(f"session {branch_id} is no branch any more")
-        other = engine.turn(turn.tx, branch_id)
-        if other.hot.status == "archived":
-            raise SessionError(f"session {branch_id} is archived and cannot be merged any more")
-        last = max(upto, mine.merged)
-        items = [item for number, item in new if number > mine.merged]
-        found = Merged(branch_id, len(items))
-        if items and isinstance(conversations, SqlPlace):
-            conversations.append_with(turn.tx, session_id, items, turn.name)
-        base = _merge_state(engine, turn, other, mine, found) if kept else mine.base
-        if not (found.entries or found.keys or found.conflicts):
-            return found
-        rows.merged(turn.tx, branch_id, last, base)
-        told = {"branch": branch_id, "name": mine.name, "entries": found.entries, "keys": found.keys}
-        turn.event("session.merged", component="trees", data={**told, "conflicts": found.conflicts})
-        return found
-
-    return engine.in_turn(session_id, work)
+        new = _new(engine, branch, session_id)
+        return engine.in_turn(session_id, lambda turn: _merge(engine, turn, branch_id, new, _merge_state))
+    new, found = _new(engine, branch, session_id), list[Merged]()
+    for part in Merging(engine, session_id, branch_id).parts():
+        found.append(_merge_part(engine, session_id, branch_id, new, part))
+    return _together(found or [_merge_part(engine, session_id, branch_id, new, None)])
 
 
-def _last(engine: Engine, session_id: str) -> int:
-    """The number of the last entry of a session."""
-    newest = engine.trees.place(session_id).load(session_id, limit=1, newest=True)
-    return newest[0].number if newest else 0
+def _together(parts: list[Merged]) -> Merged:
+    keys = sorted({key for part in parts for key in part.keys})
+    conflicts = sorted({number for part in parts for number in part.conflicts})
+    return Merged(parts[0].branch, sum(part.entries for part in parts), keys, conflicts)
 
 
-def _new(engine: Engine, branch: rows.Branch, target: str, last: int) -> Iterator[tuple[int, Item]]:
-    """New entries of a branch with their numbers, as items for its parent."""
+def _new(engine: Engine, branch: rows.Branch, target: str) -> _New:
+    """What is new in a branch's history. Not in the turn: on SQLite a transaction that writes keeps others from reading
+    a history.
+    """
     source = branch.session_id
-    for kept in chain.from_iterable(pages(engine.trees.place(source), source, branch.merged, last)):
-        body = serial.decode(kept.body)
-        after = moved(engine.guard, body, source, target)
-        yield kept.number, Item(kept.body if after is body else serial.encode(after), mark_of(body), kept.at)
+    if not isinstance(engine.conversations, SqlPlace):
+        return _New(carrying.bring(engine, target, source))
+    upto = max(carrying.last(engine, source), branch.merged)
+    return _New(upto, list(carrying.entries(engine, source, target, branch.merged, upto)))
+
+
+#: Merges keyed state in the turns of a session and of its branch, telling what it has found; gives where the next merge
+#: begins from.
+_Values = Callable[[Engine, Turn, Turn, rows.Branch, Merged], str]
+
+
+def _merge(engine: Engine, turn: Turn, branch_id: str, new: _New, values: _Values) -> Merged:
+    check_open(turn, "and cannot be changed; allowed: nothing")
+    mine = rows.get(turn.tx, branch_id)
+    if mine is None:
+        raise SessionError(f"session {branch_id} is no branch any more")
+    other = engine.turn(turn.tx, branch_id)
+    check_open(other, "and cannot be merged any more")
+    last, place = max(new.upto, mine.merged), engine.conversations
+    items = [item for number, item in new.items if number > mine.merged]
+    found = Merged(branch_id, len(items) if isinstance(place, SqlPlace) else last - mine.merged)
+    if items and isinstance(place, SqlPlace):
+        place.append_with(turn.tx, turn.hot.id, items, turn.name)
+    base = values(engine, turn, other, mine, found)
+    if not (found.entries or found.keys or found.conflicts):
+        return found
+    rows.merged(turn.tx, branch_id, last, base)
+    told = {"branch": branch_id, "name": mine.name, "entries": found.entries, "keys": found.keys}
+    turn.event("session.merged", component="trees", data={**told, "conflicts": found.conflicts})
+    return found
 
 
 def _merge_state(engine: Engine, turn: Turn, other: Turn, branch: rows.Branch, found: Merged) -> str:
-    """Merge keyed state in the turns of both sessions; gives where the next merge begins from."""
+    """Merge keyed state that lives in the database."""
     tx, tenant = turn.tx, turn.hot.tenant
     base = states.values_at(engine, tx, branch.base, tenant)
     ours = states.values_now(engine, tx, turn.hot.id, tenant)
@@ -115,89 +114,29 @@ def _merge_state(engine: Engine, turn: Turn, other: Turn, branch: rows.Branch, f
     ref = f"{other.hot.id}:{other.hot.checkpoint_seq}"
     states.write(engine, turn, {key: theirs.get(key) for key in result.taken}, "merge")
     found.keys.extend(result.taken)
-    for key in result.conflicts:
-        number = rows.raise_conflict(tx, turn.hot.id, other.hot.id, key, branch.base, ref)
-        found.conflicts.append(number)
-        data = {"conflict": number, "branch": other.hot.id, "key": key}
-        turn.event("merge.conflict", component="trees", data=data)
+    _raise(turn, branch, dict.fromkeys(result.conflicts, (branch.base, ref)), found)
     return ref
 
 
-# -- conflicts ---------------------------------------------------------------------------------------------------------
+def _merge_part(engine: Engine, session_id: str, branch_id: str, new: _New, part: Part | None) -> Merged:
+    """Record what has come, and a part of the state that was merged elsewhere."""
+
+    def values(engine: Engine, turn: Turn, other: Turn, branch: rows.Branch, found: Merged) -> str:
+        if part is not None and (part.taken or part.sides):
+            found.keys.extend(part.taken)
+            _raise(turn, branch, part.sides, found)
+            note(turn.tx, branch_id, STATE, part.token)
+            other.event("branch.merged", component="trees", data={"into": turn.hot.id})
+            other.close()
+        return branch.base
+
+    return engine.in_turn(session_id, lambda turn: _merge(engine, turn, branch_id, new, values))
 
 
-def conflicts(engine: Engine, session_id: str, unresolved: bool) -> list[dict[str, Any]]:
-    """See `Session.merge_conflicts`."""
-
-    def read(tx: Transaction) -> list[dict[str, Any]]:
-        found = [one for one in rows.conflicts(tx, session_id) if not (unresolved and one.resolved)]
-        if not found:
-            return []
-        tenant = engine.owner_of(tx, session_id)[0]
-        ours = states.values_now(engine, tx, session_id, tenant)
-        refs = {ref for one in found for ref in (one.base, one.theirs)}
-        sides = {ref: states.side_at(engine, tx, ref, tenant) for ref in refs}
-        return [_shown(one, sides[one.base], ours, sides[one.theirs]) for one in found]
-
-    return engine.database.read(read)
-
-
-def _shown(
-    one: rows.Conflict, base: dict[str, Plain] | None, ours: dict[str, Plain], theirs: dict[str, Plain] | None
-) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "branch": one.branch,
-        "key": one.key,
-        **{name: _value(side or {}, one.key) for name, side in (("base", base), ("ours", ours), ("theirs", theirs))},
-        "readable": base is not None and theirs is not None,
-        "resolved": bool(one.resolved),
-        "resolution": serial.decode(one.resolution) if one.resolution else None,
-        "created_at": moment(one.created_at),
-    }
-
-
-def _value(side: dict[str, Plain], key: str) -> Any:
-    return side[key].value if key in side else None
-
-
-def resolve(engine: Engine, session_id: str, conflict: int, choice: Any, by: str) -> Any:
-    """See `Session.resolve`; `choice` ABSENT deletes the key. Gives the value that holds now."""
-    said = engine.guard.apply({"by": by}, place_of(session_id))
-
-    def work(turn: Turn) -> Any:
-        found = next((one for one in rows.conflicts(turn.tx, session_id) if one.id == conflict), None)
-        if found is None or found.resolved:
-            why = f"has no merge conflict {conflict!r}" if found is None else f"has resolved merge conflict {conflict}"
-            raise SessionError(f"session {session_id} {why} already" if found else f"session {session_id} {why}")
-        tenant = turn.hot.tenant
-        base, theirs = (states.side_at(engine, turn.tx, ref, tenant) for ref in (found.base, found.theirs))
-        if (base is None or theirs is None) and (choice == "theirs" or callable(choice)):
-            raise SessionError(
-                f"values of merge conflict {conflict} are with session {found.branch}, which is archived or deleted; "
-                "restore it first, or choose ours or a value"
-            )
-        ours = states.values_now(engine, turn.tx, session_id, tenant).get(found.key)
-        how, after = _chosen(choice, (base or {}).get(found.key), ours, (theirs or {}).get(found.key))
-        if after is not ours:
-            states.write(engine, turn, {found.key: after}, "merge")
-        text = serial.encode({"choice": how, **said}).decode()
-        rows.resolve(turn.tx, session_id, conflict, text)
-        data = {"conflict": conflict, "key": found.key, "choice": how, **said}
-        turn.event("merge.resolved", component="trees", data=data)
-        return None if after is None else after.value
-
-    return engine.in_turn(session_id, work)
-
-
-def _chosen(choice: Any, base: Plain | None, ours: Plain | None, theirs: Plain | None) -> tuple[str, Plain | None]:
-    """How a conflict is resolved, and the value that holds (None: the key goes)."""
-    if isinstance(choice, str) and choice in ("ours", "theirs"):
-        return choice, ours if choice == "ours" else theirs
-    if choice is ABSENT:
-        return "value", None
-    how, value = "value", choice
-    if callable(choice):
-        how, value = "function", choice(*(None if one is None else one.value for one in (base, ours, theirs)))
-    like = ours or theirs or base
-    return how, Plain(value, like.class_ if like is not None else "standard", None)
+def _raise(turn: Turn, branch: rows.Branch, sides: dict[str, tuple[str, str]], found: Merged) -> None:
+    """Note conflicts, by key, with where the base and theirs are."""
+    for key, (base, theirs) in sides.items():
+        number = rows.raise_conflict(turn.tx, turn.hot.id, branch.session_id, key, base, theirs)
+        found.conflicts.append(number)
+        data = {"conflict": number, "branch": branch.session_id, "key": key}
+        turn.event("merge.conflict", component="trees", data=data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...storage import checkpoints, session_state, sessions
 from ...storage import trees as rows
@@ -12,6 +12,9 @@ from ..state import copying
 from ..state.copying import Plain
 from ..state.scopes import Scope
 from ..turn import Turn
+
+#: What refers to a value that is kept outside of the database begins so.
+ELSEWHERE: Final = "@"
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -32,8 +35,8 @@ def ref_of(branch: rows.Branch | None, session_id: str, number: int) -> str:
 
 
 def values_at(engine: Engine, tx: Transaction, ref: str, tenant: str) -> dict[str, Plain]:
-    """The keyed state in the clear that is at SESSION:CHECKPOINT (nothing where it is empty)."""
-    if not ref:
+    """The keyed state in the clear that is at SESSION:CHECKPOINT (nothing where it is empty, or is kept elsewhere)."""
+    if not ref or ref.startswith(ELSEWHERE):
         return {}
     session_id, _, number = ref.rpartition(":")
     values = checkpoints.state_at(tx, session_id, int(number)).values or {}

@@ -41,9 +41,17 @@ class FilePlace:
         self._ends: dict[str, tuple[str, int, int]] = {}
 
     def append(self, conversation: str, items: Iterable[Item]) -> tuple[int, int]:
+        return self._append(conversation, items, None)
+
+    def append_after(self, conversation: str, items: Iterable[Item], expected: int) -> tuple[int, int]:
+        return self._append(conversation, items, expected)
+
+    def _append(self, conversation: str, items: Iterable[Item], expected: int | None) -> tuple[int, int]:
         with self._held(conversation, fcntl.LOCK_EX) as talk:
             assert talk is not None
             before = talk.entries
+            if expected is not None and before != expected:
+                raise grown(conversation, expected, before)
             talk.append(items)
             return before + 1, talk.entries
 

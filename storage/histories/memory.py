@@ -22,9 +22,17 @@ class MemoryPlace:
         self._lock = threading.Lock()
 
     def append(self, conversation: str, items: Iterable[Item]) -> tuple[int, int]:
+        return self._append(conversation, items, None)
+
+    def append_after(self, conversation: str, items: Iterable[Item], expected: int) -> tuple[int, int]:
+        return self._append(conversation, items, expected)
+
+    def _append(self, conversation: str, items: Iterable[Item], expected: int | None) -> tuple[int, int]:
         given = list(items)
         with self._lock:
             talk = self._talks.get(named(conversation), [])
+            if expected is not None and len(talk) != expected:
+                raise grown(conversation, expected, len(talk))
             moment, start = time.time(), len(talk) + 1
             for number, item in enumerate(given, start):
                 talk.append((Kept(number, moment if item.at is None else item.at, item.body), item.mark))

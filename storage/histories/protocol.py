@@ -23,7 +23,7 @@ class HistoryError(CeleriacError):
 
 
 class HistoryConflict(HistoryError):
-    """A conversation has grown since it was looked at; nothing was deleted."""
+    """A conversation has grown since it was looked at; nothing was deleted or appended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,16 @@ class Place(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections. A use after that may open them again."""
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """A place that can also append only to a conversation that is as long as it was. What is brought from one session
+    into another then comes once, also where the one who brings it dies, or comes late.
+    """
+
+    def append_after(self, conversation: str, items: Iterable[Item], expected: int) -> tuple[int, int]:
+        """As `Place.append`. Raises HistoryConflict, and appends nothing, unless there are `expected` entries."""
 
 
 def chunks(items: Iterable[Item]) -> Iterator[list[Item]]:

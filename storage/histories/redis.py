@@ -13,12 +13,16 @@ from .protocol import Capabilities, Item, Kept, chunks, grown, named
 _STAGED_SECONDS: Final = 3600
 _HEAD: Final = "celeriac:history:{"
 
-# KEYS: the list, the marks' sets 1 to 9, what was sent ahead. An element is "MARK TIME\\nBODY"; `-` is no time yet.
-# A list's element n is entry n + 1.
+# KEYS: the list, the marks' sets 1 to 9, what was sent ahead. ARGV: how long the list has to be; empty: no matter.
+# An element is "MARK TIME\\nBODY"; `-` is no time yet. A list's element n is entry n + 1.
 _APPEND: Final = """
 local clock = redis.call('TIME')
 local now = clock[1] .. '.' .. string.format('%06d', clock[2])
 local before = redis.call('LLEN', KEYS[1])
+if ARGV[1] ~= '' and tonumber(ARGV[1]) ~= before then
+  redis.call('DEL', KEYS[11])
+  return {0, before}
+end
 local last = before
 local start = 0
 while true do
@@ -57,13 +61,22 @@ class RedisPlace:
         self._wires = Wires(url, timeout, "the histories")
 
     def append(self, conversation: str, items: Iterable[Item]) -> tuple[int, int]:
+        return self._append(conversation, items, None)
+
+    def append_after(self, conversation: str, items: Iterable[Item], expected: int) -> tuple[int, int]:
+        return self._append(conversation, items, expected)
+
+    def _append(self, conversation: str, items: Iterable[Item], expected: int | None) -> tuple[int, int]:
         staged = f"{_key(conversation)}:ahead:{secrets.token_hex(8)}".encode()
         with self._wires.explained():
             wire = self._wires.mine()
             for chunk in chunks(items):
                 wire.ask(b"RPUSH", staged, *map(_element, chunk))
                 wire.ask(b"EXPIRE", staged, b"%d" % _STAGED_SECONDS)
-            first, last = wire.run(_APPEND, 11, [*_keys(conversation), staged])
+            wanted = b"" if expected is None else b"%d" % expected
+            first, last = wire.run(_APPEND, 11, [*_keys(conversation), staged, wanted])
+        if not first:
+            raise grown(conversation, expected or 0, int(last))
         return int(first), int(last)
 
     def load(

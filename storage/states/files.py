@@ -64,6 +64,12 @@ class FileBackend:
         with self._held(scope, "read") as folder:
             return [] if folder is None else list(selected(sorted(folder.keys()), prefix, after, limit))
 
+    def left(self, scope: str, keys: Sequence[str]) -> dict[str, float]:
+        with self._held(scope, "read") as folder:
+            found = {key: folder.until(key) for key in keys} if folder is not None else {}
+        moment = time.time()
+        return {key: until - moment for key, until in found.items() if until is not None and until > moment}
+
     def scopes(self) -> list[str]:
         with self._explained():
             names = [entry.name for entry in os.scandir(self._root) if entry.is_dir()] if self._root.is_dir() else []
@@ -126,6 +132,11 @@ class _Folder:
     def entry(self, key: str) -> Entry | None:
         document = self._document(self.path / f"{_file_name(key)}.json")
         return _entry(document) if document is not None else None
+
+    def until(self, key: str) -> float | None:
+        """When the time of a key's value is over, in seconds since 1970; None for one that stays, or is not there."""
+        document = self._document(self.path / f"{_file_name(key)}.json")
+        return None if document is None else document.get("until")
 
     def _document(self, path: Path) -> dict[str, Any] | None:
         try:

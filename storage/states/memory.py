@@ -108,6 +108,12 @@ class MemoryBackend:
             end = bisect_left(ordered, top) if top is not None else len(ordered)
             return ordered[start : end if limit is None else min(end, start + limit)]
 
+    def left(self, scope: str, keys: Sequence[str]) -> dict[str, float]:
+        with self._lock:
+            values, moment = self._scopes.get(scope, {}), self._clock()
+            found = {key: values[key] for key in keys if key in values}
+            return {key: until - moment for key, (entry, until) in found.items() if entry.passing and until > moment}
+
     def scopes(self) -> list[str]:
         with self._lock:
             return sorted(scope for scope, values in self._scopes.items() if values)

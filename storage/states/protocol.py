@@ -136,6 +136,14 @@ class Listing(Protocol):
         """The scopes that have values (or had, until their time was over), in the order of their code points."""
 
 
+@runtime_checkable
+class Lasting(Protocol):
+    """A backend that can also tell how long values with a time to live have left; a branch takes them along then."""
+
+    def left(self, scope: str, keys: Sequence[str]) -> dict[str, float]:
+        """The seconds that values have left, of those keys that have one with a time to live."""
+
+
 def conflict(scope: str, key: str, expected: int | None, found: int) -> StateConflict:
     """The error for a version that has moved on."""
     wanted = f"version {expected}" if expected else "no value"

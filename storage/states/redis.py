@@ -128,6 +128,13 @@ class RedisBackend:
         there = self._wires.mine().run(_TIDY, len(keys), [text.encode() for text in (*keys, *names)])
         return [name for name, is_there in zip(names, there, strict=True) if is_there]
 
+    def left(self, scope: str, keys: Sequence[str]) -> dict[str, float]:
+        head = _value_key(scope, "")
+        with self._wires.explained():
+            wire = self._wires.mine()
+            found = {key: int(wire.look(b"PTTL", (head + key).encode())) for key in keys}
+        return {key: left / 1000 for key, left in found.items() if left > 0}
+
     def scopes(self) -> list[str]:
         head, tail = "celeriac:state:{", "}names"
         names: set[str] = set()

@@ -117,6 +117,14 @@ class RocksBackend:
                 db.delete(at)
         return found
 
+    def left(self, scope: str, keys: Sequence[str]) -> dict[str, float]:
+        with self._lock:
+            db, head = self._open(), scope.encode() + b"\0"
+            found: dict[str, Any] = {key: db.get(head + key.encode()) for key in keys}
+        moment = time.time()
+        until = {key: _HEADER.unpack_from(value)[1] for key, value in found.items() if value is not None}
+        return {key: over - moment for key, over in until.items() if over > moment}
+
     def scopes(self) -> list[str]:
         found: list[str] = []
         with self._lock:

@@ -32,6 +32,7 @@ _gone = case((_v.expires_at.is_(None), 0), (_v.expires_at <= now(), 1), else_=0)
 _alive = or_(_v.expires_at.is_(None), _v.expires_at > now())
 _ENTRY = (_v.key, _v.version, _v.body, _v.packed, _v.blob, _v.meta, _v.expires_at)
 
+_LEFT = Query(select(_v.expires_at).where(*_this, _v.expires_at > now()))
 _GET = Query(select(*_ENTRY).where(*_this, _alive))
 _some = select(*_ENTRY).where(_v.scope == bindparam("owner"), _alive)
 _GET_SOME = {
@@ -202,6 +203,13 @@ def get(tx: Transaction, scope: str, keys: Sequence[str]) -> list[Row]:
         return [_row(row) for row in tx.rows(_GET, owner=scope, name=keys[0])]
     names = serial.encode(list(keys)).decode() if tx.dialect_name == "sqlite" else list(keys)
     return [_row(row) for row in tx.rows(_GET_SOME[tx.dialect_name], owner=scope, names=names)]
+
+
+def left(tx: Transaction, scope: str, keys: Sequence[str]) -> dict[str, float]:
+    """The seconds that values have left, of those keys that have one that ends by itself."""
+    moment = tx.now()
+    found = {key: tx.value(_LEFT, owner=scope, name=key) for key in keys}
+    return {key: until - moment for key, until in found.items() if until is not None and until > moment}
 
 
 def locked(tx: Transaction, scope: str, key: str) -> Row | None:

@@ -95,6 +95,9 @@ class SqlBackend:
     def keys(self, scope: str, prefix: str = "", after: str = "", limit: int | None = None) -> list[str]:
         return self._database.read(lambda tx: rows.keys(tx, scope, prefix, after, limit))
 
+    def left(self, scope: str, keys: Sequence[str]) -> dict[str, float]:
+        return self._database.read(lambda tx: rows.left(tx, scope, keys))
+
     def scopes(self) -> list[str]:
         return self._database.read(rows.scopes)
 

@@ -17,6 +17,7 @@ from celeriac.errors import ArchiveError, SessionNotFound
 from celeriac.orchestration.agents import AgentOutput, Finding, Registry, agent
 from celeriac.orchestration.erasing import erasing, receipts
 from celeriac.orchestration.guard.access import Caller
+from celeriac.orchestration.trees.apart import Own
 
 Make = Callable[..., Celeriac]
 CANARY = "canary"
@@ -174,6 +175,36 @@ def test_branches_of_what_is_erased_go_as_well(make: Make, tmp_path: Path, archi
     for one in (root, branch):
         with pytest.raises(SessionNotFound):
             c.sessions.get(one.id)
+
+
+def interrupted(*_: Any) -> None:
+    """What is done where a process is killed."""
+    raise KeyboardInterrupt
+
+
+def test_what_trees_keep_beside_state_elsewhere_goes_as_well(make: Make, tmp_path: Path) -> None:
+    c = make(state_url=f"file://{tmp_path}/state")
+    word = f"{CANARY}{secrets.token_hex(8)}"
+    root, other = c.sessions.create("q", user="ana"), c.sessions.create("q", user="lea")
+    c.state.set(f"session:{root.id}", "k", word)
+    c.state.set(f"session:{other.id}", "k", "kept")
+    branch = root.branch("try")
+    other.branch("try")
+    for one in (root, branch):
+        c.state.set(f"session:{one.id}", "k", f"{word} {one.id}")
+    assert root.merge(branch).conflicts == [1]
+    c.backups.create(compression="none")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Own, "forget_kept", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            c.erase(user="ana")
+    receipt = c.erase(user="ana", rewrite_backups=True)
+    assert receipt.removed["sessions"] == 2 and receipt.removed["state_values"] == 5
+    assert not [name for name, content in bytes_of(tmp_path).items() if word.encode() in content]
+    (backup,) = c.backups.list()
+    c.backups.restore(backup.id, safety=False)
+    assert not [name for name, content in bytes_of(tmp_path).items() if word.encode() in content]
+    assert [c.state.get(f"session:{one.id}", "k") for one in other.children()] == ["kept"]
 
 
 def test_another_tenant_keeps_its_user_of_that_name(make: Make) -> None:
