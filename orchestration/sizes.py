@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..config import Settings
-from ..errors import PlanError, SessionError, TooLarge
+from ..errors import PlanError, SessionError, SessionNotFound, TooLarge
 from ..storage import serial
 from ..storage.keys.codec import MARK
 from .plans import Step
@@ -24,6 +24,12 @@ def check_text(name: str, value: Any, most: int) -> None:
         raise SessionError(f"{name} holds a NUL character or half a surrogate pair, which is not text")
     if value.startswith(MARK):
         raise SessionError(f"{name} begins with {MARK}, as only what is sealed does")
+
+
+def check_id(session_id: Any) -> None:
+    """Raise SessionNotFound for what no session can be called."""
+    if not isinstance(session_id, str) or not serial.is_storable(session_id):
+        raise SessionNotFound(f"no session {session_id!r:.100}; an id is text")
 
 
 def words(name: str, value: Any, kinds: tuple[type, ...] = (str,)) -> list[str]:

@@ -179,6 +179,29 @@ def test_a_move_that_was_broken_off_goes_on_and_foreign_entries_stop_it() -> Non
     assert source.count("b") == 2
 
 
+def test_moving_to_the_same_place_by_another_name_loses_nothing(
+    open_one: Callable[..., Celeriac], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    folder, number = f"file://{tmp_path / 'talks'}", redis_server.url.rpartition("/")[2]
+    aliases = {
+        "": [""],
+        folder: [f"{folder}/", f"file://{tmp_path}/link/talks", f"file://{tmp_path}/other/../talks"],
+        redis_server.url: [redis_server.url.replace("127.0.0.1", "localhost"), f"{redis_server.url}?db={number}"],
+    }
+    for url, others in aliases.items():
+        celeriac = open_one(history_url=url)
+        session = celeriac.sessions.create()
+        session.history.add("user", "stay")
+        for other in others:
+            with pytest.raises(HistoryError, match="live at .* already"):
+                celeriac.histories.move(session.id, other)
+        assert session.history.count() == 1 and list(celeriac.histories.list()) == [(session.id, 1)]
+        with pytest.raises(HistoryError, match="allowed: a URL"):
+            celeriac.histories.move(session.id, None)
+        session.history.clear()
+
+
 def test_a_place_that_cannot_make_calls_durable_says_so_when_it_is_chosen(
     open_one: Callable[..., Celeriac], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
