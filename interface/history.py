@@ -114,14 +114,14 @@ def import_(invocation: Invocation, file: Path, session_id: str | None, skip_bad
     """
     with invocation.celeriac() as c, _file(file) as source:
         named = None if session_id is None else c.sessions.get(session_id)
-        session = named or c.sessions.create(title=clean(file.name, 200), type="dm")
+        session = named or c.sessions.create(title=clean(source.name, 200), type="dm")
         try:
             entries, bad = session.history.import_lines(source, skip_bad)
         except BaseException as fault:
             if named is None:
                 session.cancel()
                 c.sessions.delete(session.id)
-            _tell_bad(fault, file, as_json)
+            _tell_bad(fault, source, as_json)
             raise
     if as_json:
         told = [{"line": one.line, "reason": one.reason} for one in bad]
@@ -143,14 +143,17 @@ def _tell_bad(fault: BaseException, file: Path, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _file(file: Path) -> Iterator[Path]:
-    """The file itself; of standard input a copy, because it is read twice."""
-    if str(file) != "-":
+    """The file itself; of standard input and of pipes a copy, because it is read twice."""
+    if str(file) != "-" and not file.is_fifo():
         yield file
         return
-    with tempfile.NamedTemporaryFile(prefix="celeriac-import-") as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy)
-        copy.flush()
-        yield Path(copy.name)
+    with tempfile.TemporaryDirectory(prefix="celeriac-import-") as folder:
+        piped = str(file) == "-"
+        copy = Path(folder, "standard input" if piped else file.name)
+        opened = contextlib.nullcontext(sys.stdin.buffer) if piped else file.open("rb")
+        with opened as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        yield copy
 
 
 @history.command()

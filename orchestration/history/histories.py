@@ -27,8 +27,8 @@ class Histories:
         self._caller = caller
 
     def list(self) -> Iterator[tuple[str, int]]:
-        """(session id, entries) of the sessions in which something was said, in order; a branch has those that it shares
-        as well.
+        """(session id, entries) of the sessions in which something was said, in order; those that a branch shares are
+        counted as well.
         """
         place, trees = self._engine.conversations, self._engine.trees
         return ((name, trees.place(name).count(name)) for name in place.conversations() if self._may_read(name))

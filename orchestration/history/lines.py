@@ -34,7 +34,8 @@ class BadLines(HistoryError):
     def __init__(self, file: Path, lines: list[BadLine]) -> None:
         named = "; ".join(f"line {one.line}: {one.reason}" for one in lines[:_NAMED])
         more = f"; and {len(lines) - _NAMED:,} more" if len(lines) > _NAMED else ""
-        super().__init__(f"{file} has {len(lines):,} lines that are no entries, nothing was written: {named}{more}")
+        what = "1 line that is no entry" if len(lines) == 1 else f"{len(lines):,} lines that are no entries"
+        super().__init__(f"{file.name} has {what}, nothing was written: {named}{more}")
         self.lines = lines
 
 
@@ -92,22 +93,23 @@ def _parsed(lines: Lines) -> Iterator[tuple[int, dict[str, Any] | str]]:
             yield number, f"no record of a session ({record!r:.40})"
 
 
-def check(lines: Lines, taken: Callable[[Mapping[str, Any]], Any], skip_bad: bool) -> list[BadLine]:
-    """Go through all lines and give those that `taken` does not take. Raises BadLines if there are any, unless they are
-    to be skipped; and HistoryError for a file that seems to be none of entries.
+def check(lines: Lines, taken: Callable[[Mapping[str, Any]], Any], skip_bad: bool) -> tuple[int, list[BadLine]]:
+    """Go through all lines; gives how many `taken` takes, and those that it does not. Raises BadLines if there are any,
+    unless they are to be skipped; and HistoryError for a file that seems to be none of entries.
     """
-    bad: list[BadLine] = []
+    good, bad = 0, list[BadLine]()
     for number, found in _parsed(lines):
         reason = found if isinstance(found, str) else _refused(found, taken)
+        good += reason is None
         if reason is not None:
             bad.append(BadLine(number, reason))
             if len(bad) > _MOST_BAD:
                 raise HistoryError(
-                    f"{lines.file} has over {_MOST_BAD:,} lines that are no entries; nothing was written"
+                    f"{lines.file.name} has over {_MOST_BAD:,} lines that are no entries; nothing was written"
                 )
     if bad and not skip_bad:
         raise BadLines(lines.file, bad)
-    return bad
+    return good, bad
 
 
 def _refused(entry: dict[str, Any], taken: Callable[[Mapping[str, Any]], Any]) -> str | None:
@@ -118,11 +120,20 @@ def _refused(entry: dict[str, Any], taken: Callable[[Mapping[str, Any]], Any]) -
     return None
 
 
-def entries_of(lines: Lines, without: set[int]) -> Iterator[dict[str, Any]]:
-    """The entries of the lines, but for those numbers. Raises HistoryError if the file has changed since `check`."""
+def entries_of(lines: Lines, count: int, without: set[int]) -> Iterator[dict[str, Any]]:
+    """The entries of the lines, so many, but for those numbers. Raises HistoryError if the file has changed since
+    `check`, as a pipe has, of which nothing is left.
+    """
+    given = 0
     for number, found in _parsed(lines):
         if number in without:
             continue
         if isinstance(found, str):
-            raise HistoryError(f"{lines.file} has changed while it was read: line {number} is now {found}")
+            raise HistoryError(f"{lines.file.name} has changed while it was read: line {number} is now {found}")
+        given += 1
         yield found
+    if given != count:
+        raise HistoryError(
+            f"{lines.file.name} had {count:,} entries, and {given:,} when it was read again, so nothing was written: "
+            "a file is read twice, and must not be a pipe"
+        )

@@ -114,7 +114,7 @@ def clean(line: str, escapes: bool = True) -> str:
 
 def sentences_of(lines: list[tuple[int, str]], kind: str) -> list[Sentence]:
     """The sentences of a block's lines, given as (number, text); none for code and data."""
-    if kind not in ("prose", "item", "comment"):
+    if kind not in ("prose", "item", "comment") or not lines:
         return []
     text, offsets, numbers = _joined(lines, escapes=kind != "comment")
     found: list[Sentence] = []

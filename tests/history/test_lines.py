@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from celeriac import Celeriac
 from celeriac.errors import SettingsError
 from celeriac.interface.main import celeriac as command
 from celeriac.orchestration.history.histories import move
-from celeriac.orchestration.history.lines import BadLines
+from celeriac.orchestration.history.lines import BadLines, Lines, check, entries_of
 from celeriac.storage.histories.memory import MemoryPlace
 from celeriac.storage.histories.protocol import HistoryError, Item
 
@@ -129,6 +130,24 @@ def test_a_large_file_goes_in_and_out_in_little_memory(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 40, f"{done.stdout} MB for a file of {file.stat().st_size >> 20} MB"
     assert (tmp_path / "out").stat().st_size > file.stat().st_size
+
+
+def test_what_can_be_read_only_once_loses_no_entry(celeriac: Celeriac, tmp_path: Path) -> None:
+    text = '{"role": "user", "content": "hi"}\n' * 3
+    file, pipe = tmp_path / "once.jsonl", tmp_path / "pipe"
+    file.write_text(text)
+    lines = Lines(file, 1000)
+    assert check(lines, lambda entry: entry, False) == (3, [])
+    file.write_text("")
+    with pytest.raises(HistoryError, match=r"once\.jsonl had 3 entries, and 0 when it was read again"):
+        list(entries_of(lines, 3, set()))
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_text, args=(text,), daemon=True).start()
+    environ = {"CELERIAC_DATA_DIR": str(celeriac.settings.data_dir)}
+    done = CliRunner().invoke(command, ["history", "import", str(pipe)], env=environ)
+    assert done.exit_code == 0 and "3 entries" in done.stdout, done.output
+    bad = CliRunner().invoke(command, ["history", "import", "-"], input="x\n", env=environ)
+    assert bad.exit_code == 2 and "standard input has 1 line that is no entry" in bad.stderr
 
 
 # -- moving ------------------------------------------------------------------------------------------------------------
