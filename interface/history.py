@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from .invocation import Invocation, pass_invocation
-from .printing import clean, document, json_option, line, say, sized, table, when
+from .printing import clean, counted, document, json_option, line, say, sized, table, when
+from .printing import entries as number_of
 from .research import BadInput
 from .sessions import session_argument, write_out
 
@@ -131,7 +132,7 @@ def import_(invocation: Invocation, file: Path, session_id: str | None, skip_bad
         say(f"line {one.line} left out: {clean(one.reason, 300)}")
     if len(bad) > _NAMED:
         say(f"and {len(bad) - _NAMED:,} more (--json names all)")
-    print(f"{session.id}  {entries:,} entries" + (f", {len(bad):,} lines left out" if bad else ""))
+    print(f"{session.id}  {number_of(entries)}" + (f", {counted(len(bad), 'line')} left out" if bad else ""))
 
 
 def _tell_bad(fault: BaseException, file: Path, as_json: bool) -> None:
@@ -167,13 +168,13 @@ def clear(invocation: Invocation, session_id: str, yes: bool, as_json: bool) -> 
         if not yes:
             if not sys.stdin.isatty():
                 raise BadInput("there is no terminal to ask on; pass --yes to clear")
-            if not click.confirm(f"Delete {session.history.count():,} entries of {session.id}?", err=True):
+            if not click.confirm(f"Delete {number_of(session.history.count())} of {session.id}?", err=True):
                 raise click.exceptions.Exit(1)
         gone = session.history.clear()
     if as_json:
         document({"id": session.id, "deleted": gone})
     else:
-        print(f"{session.id}  {gone:,} entries deleted")
+        print(f"{session.id}  {number_of(gone)} deleted")
 
 
 @history.command()
@@ -198,7 +199,7 @@ def move(invocation: Invocation, session_ids: tuple[str, ...], everything: bool,
         for session_id in found:
             moved.append({"id": session_id, "entries": c.histories.move(session_id, url)})
             if not as_json:
-                print(f"{session_id}  {moved[-1]['entries']:,} entries")
+                print(f"{session_id}  {number_of(moved[-1]['entries'])}")
     if as_json:
         document({"to": to, "moved": moved})
 
@@ -222,7 +223,7 @@ def compact(invocation: Invocation, session_id: str, keep_last: int, dry_run: bo
         return
     done = "would be put away" if dry_run else "put away"
     tokens = f"{found.tokens_before:,} tokens ({found.counted_by})"
-    print(f"{found.entries:,} entries of {sized(found.bytes_before)} and {tokens} {done}")
+    print(f"{number_of(found.entries)} of {sized(found.bytes_before)} and {tokens} {done}")
     if found.summaries:
         print(
             f"entry {found.summaries[-1]} sums them up, by {found.by}: {found.tokens_after:,} tokens; "
@@ -241,7 +242,7 @@ def uncompact(invocation: Invocation, session_id: str, as_json: bool) -> None:
     if as_json:
         document({"id": session.id, "entries": count})
     else:
-        print(f"{count:,} entries put back")
+        print(f"{number_of(count)} put back")
 
 
 @history.command()

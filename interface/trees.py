@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .invocation import Invocation, pass_invocation
-from .printing import SHORT_ID, STYLES, clean, console, document, json_option, pairs, table
+from .printing import SHORT_ID, STYLES, clean, console, counted, document, entries, json_option, pairs, table
 from .research import BadInput
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _label(node: dict[str, Any], asked: str) -> Any:
     said = ""
     if node["entries"] is not None:  # else they are in its archive
         own = node["entries"] - node["at"]
-        said = f"  {own:,} entries" if node["parent"] is None else f"  +{own:,} entries from {node['at']:,} on"
+        said = f"  {entries(own)}" if node["parent"] is None else f"  +{entries(own)} from {node['at']:,} on"
     merged = node["merged"] - node["at"] if node["parent"] is not None else 0
     return Text.assemble(
         (node["id"][:SHORT_ID], "bold" if node["id"] == asked else ""),
@@ -125,7 +125,7 @@ def merge(invocation: Invocation, session_id: str, branch_id: str, as_json: bool
     if as_json:
         document(asdict(found))
     else:
-        click.echo(f"{session.id}  {found.entries:,} entries and {len(found.keys):,} keys brought in")
+        click.echo(f"{session.id}  {entries(found.entries)} and {counted(len(found.keys), 'key')} brought in")
         _tell(session.id, open_)
     if found.conflicts:
         raise click.exceptions.Exit(1)
