@@ -46,7 +46,7 @@ class Kin(SessionReads):
         from .sessions import Sessions
 
         changes = forking.Changes(
-            from_step, checkpoint, plan, requests or {}, inputs or {}, permissions, query, forking.checked(more)
+            from_step, checkpoint, plan, _given(requests), _given(inputs), permissions, query, forking.checked(more)
         )
         user = self._caller.principal if self._engine.access.on else None
         made = forking.prepared(self._engine, self.id, changes, user)
@@ -158,3 +158,7 @@ class Kin(SessionReads):
         from .trees.conflicts import resolve
 
         return resolve(self._engine, self.id, conflict, choice, by)
+
+
+def _given(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {} if value is None else value

@@ -9,7 +9,7 @@ from ..config import Settings
 from ..errors import PlanError, SessionError, SessionNotFound, TooLarge
 from ..storage import serial
 from ..storage.keys.codec import MARK
-from .plans import Step
+from .plans import Plan, Step
 
 MOST_TAGS = 100
 
@@ -47,6 +47,12 @@ def mapping(name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise SessionError(f"{name} must be an object, found {value!r:.200}")
     return value
+
+
+def check_plan(plan: Any) -> None:
+    """Raise PlanError for what is no plan."""
+    if not isinstance(plan, Plan):
+        raise PlanError(f"a plan must be a Plan, found {type(plan).__name__}; Plan.from_file and from_dict make one")
 
 
 def check_count(tags: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from .guard.access import SESSIONS, Caller, Right, needs
 from .guard.doors import guarded_plan
 from .plans import Plan
 from .rows import check_agents
-from .sizes import check_count, check_requests, check_text, document_text, mapping, words
+from .sizes import check_count, check_plan, check_requests, check_text, document_text, mapping, words
 from .state import copying
 from .state.scopes import Scope, check_key
 from .turn import Turn
@@ -83,6 +83,7 @@ class Templates:
         if not name.strip():
             raise SessionError(f"name of a template is empty; allowed: 1 to {_LONGEST_NAME} characters")
         if plan is not None:
+            check_plan(plan)
             check_agents(plan.steps, engine.registry)
             check_requests(plan.steps, engine.settings.max_request_bytes)
         tags = words("tags", tags)

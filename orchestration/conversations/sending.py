@@ -58,6 +58,15 @@ def check_message(text: str) -> None:
         raise SessionError("a message is empty; allowed: text")
 
 
+def check_waiting(timeout: float | None, listen: Callable[[events.Event], None] | None) -> None:
+    """Raise SessionError for what nobody can wait with, before a message is sent."""
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool) and timeout == timeout  # no NaN
+    if timeout is not None and not is_number:
+        raise SessionError(f"timeout is {timeout!r:.60}; allowed: seconds, or None to wait for ever")
+    if listen is not None and not callable(listen):
+        raise SessionError(f"listen is {listen!r:.60}; allowed: a function of an event")
+
+
 def check_answers(engine: Engine, name: str) -> None:
     """Raise SessionError for an agent that answers no messages."""
     found = engine.registry.find(name) if isinstance(name, str) else None

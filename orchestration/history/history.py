@@ -211,6 +211,8 @@ class History:
     @needs("read")
     def export_lines(self, stream: TextIO) -> int:
         """Write all entries to a stream as JSON lines in ASCII, also those that were put away; gives how many."""
+        if not hasattr(stream, "write"):
+            raise HistoryError(f"{stream!r:.100} is nothing to write to; allowed: an open text file")
         count = 0
         for entry in self.whole():
             stream.write(json.dumps(entry) + "\n")

@@ -53,6 +53,8 @@ class Lines:
                 yield from enumerate(self._read(stream), 1)
         except OSError as fault:
             raise HistoryError(f"{self.file} cannot be read: {fault.strerror or fault}") from fault
+        except ValueError as fault:  # no file can have that name
+            raise HistoryError(f"{str(self.file)!r:.100} cannot be read: {fault}") from fault
 
     def _read(self, stream: BinaryIO) -> Iterator[bytes | None]:
         first = True

@@ -343,26 +343,27 @@ def test_a_summary_passes_over_what_has_no_words(celeriac: Celeriac) -> None:
     assert history.summarize().text == "user: The cocoa comes from Acme Trading."
 
 
-@pytest.mark.parametrize("odd", [-1, 1.5, "3", "", True, [], {}, b"x", object], ids=repr)
-def test_what_is_no_number_of_entries_is_one_clear_error(celeriac: Celeriac, odd: Any) -> None:
+def test_what_is_no_number_of_entries_is_one_clear_error(celeriac: Celeriac) -> None:
     history = celeriac.sessions.create().history
     history.add("user", "hi")
-    for ask in (
-        lambda: history.last(odd),
-        lambda: history(odd),
-        lambda: history.range(odd),
-        lambda: history.range(1, odd),
-        lambda: list(history.all(odd)),
-        lambda: history.window(max_entries=odd),
-        lambda: history.window(max_tokens=odd),
-        lambda: history.window(until=odd),
-        lambda: history.window(since=odd),
-        lambda: history.summarize(odd),
-        lambda: history.prune(odd),
-        lambda: history.compact(odd, dry_run=True),
-    ):
-        with pytest.raises(HistoryError, match="allowed: "):
-            ask()
+    odds: list[Any] = [-1, 1.5, "3", "", True, [], {}, b"x", object()]
+    for odd in odds:
+        for ask in (
+            lambda odd: history.last(odd),
+            lambda odd: history(odd),
+            lambda odd: history.range(odd),
+            lambda odd: history.range(1, odd),
+            lambda odd: list(history.all(odd)),
+            lambda odd: history.window(max_entries=odd),
+            lambda odd: history.window(max_tokens=odd),
+            lambda odd: history.window(until=odd),
+            lambda odd: history.window(since=odd),
+            lambda odd: history.summarize(odd),
+            lambda odd: history.prune(odd),
+            lambda odd: history.compact(odd, dry_run=True),
+        ):
+            with pytest.raises(HistoryError, match="allowed: "):
+                ask(odd)
 
 
 def test_more_entries_than_there_are_is_all_of_them(celeriac: Celeriac) -> None:
@@ -376,3 +377,7 @@ def test_more_entries_than_there_are_is_all_of_them(celeriac: Celeriac) -> None:
             history.extend(odd)
         with pytest.raises(HistoryError, match="allowed: a path"):
             history.import_lines(odd)
+        with pytest.raises(HistoryError, match="allowed: an open text file"):
+            history.export_lines(odd)
+    with pytest.raises(HistoryError, match="cannot be read: embedded null"):
+        history.import_lines("\0")

@@ -58,6 +58,7 @@ def test_templates_are_saved_shown_listed_replaced_and_deleted(ledger: Ledger, t
 def test_what_is_no_template_is_refused(ledger: Ledger, templates: Templates) -> None:
     for given, kind, says in (
         ({"plan": Plan("p", [step("a", "nobody")])}, PlanError, "names the agent 'nobody'"),
+        ({"plan": {"steps": []}}, PlanError, "a plan must be a Plan, found dict"),
         ({"tags": "x"}, SessionError, "tags must be a list"),
         ({"state": [1]}, SessionError, "state must be an object"),
     ):
