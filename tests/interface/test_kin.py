@@ -85,10 +85,21 @@ def test_a_session_is_run_from_a_template(cli: Cli, folder: Path) -> None:
     run = told(cli, "run", "--template", "weekly", "--query", "parts")
     assert (run["status"], run["tags"], run["preferences"]) == ("completed", ["x"], {"a": 1})
     assert told(cli, "state", "get", f"session:{run['id']}", "k")["value"] == 1
+    queued = told(cli, "enqueue", "--template", "weekly", "--query", "parts")
+    assert told(cli, "sessions", "resume", queued["id"])["tags"] == ["x"]
+    (folder / "kept.yaml").write_text(cli("templates", "show", "weekly", "--yaml").stdout)
+    copied = told(cli, "templates", "save", "copy", "--from", "kept.yaml", "--tag", "y")
+    assert (copied["name"], copied["tags"], copied["state"]) == ("copy", ["y"], {"k": 1})
+    assert copied["plan"]["name"] == run["plan"]
+    assert cli("templates", "save", "--from", "kept.yaml").stdout == "weekly  saved\n"
+    assert told(cli, "templates", "delete", "copy") == {"deleted": "copy"}
     assert told(cli, "templates", "delete", "weekly") == {"deleted": "weekly"} and told(cli, "templates", "list") == []
     for given, says in (
         (("templates", "show", "weekly"), "no template 'weekly'; there are: none"),
         (("templates", "save", "x", "--state", "[1]"), "is no JSON object"),
+        (("templates", "save"), "name the template, or its file"),
+        (("templates", "save", "--from", "nowhere.yaml"), "cannot be read"),
+        (("enqueue", "--template", "x", "--licences"), "belong to a plan"),
         (("run",), "name a plan file, or a template"),
         (("run", "--template", "x"), "no template 'x'"),
     ):
