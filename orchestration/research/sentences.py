@@ -224,3 +224,10 @@ def worth_quoting(text: str, kind: str) -> bool:
         return False
     balanced = text.count("(") == text.count(")") and text.count("`") % 2 == 0 and text.count('"') % 2 == 0
     return balanced and not _PERSON.search(text) and "..." not in text and "…" not in text
+
+
+def is_plain(text: str) -> bool:
+    """True for a short plain sentence, worth quoting only where it says all that is asked: `Acme sells cocoa.`"""
+    if not 3 <= len(text.split()) <= 12 or _NOISE.match(text) or _PERSON.search(text):
+        return False
+    return bool(re.fullmatch(r"[A-ZÀ-Þ][^|{}<>=\\$;#~^@`\n]*[.!]", text)) and "..." not in text

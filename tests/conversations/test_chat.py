@@ -120,6 +120,9 @@ def test_without_a_model_a_folder_answers(here: Callable[..., Result], tmp_path:
     done = here("What is the visibility timeout?\n", "--folder", "docs")
     assert done.exit_code == 0 and "is one hour. [1]" in done.stdout and "[1] guide.md:3" in done.stdout
     assert "CELERIAC_MODEL" in done.stderr and done.stderr.count("\n") == 1
+    (tmp_path / "docs" / "guide.md").write_text("# Suppliers\n\nAcme Trading supplies the cocoa.\n")
+    short = here("Who supplies the cocoa?\n/exit\n", "--folder", "docs")
+    assert short.stdout == "Acme Trading supplies the cocoa. [1]\n\n[1] guide.md:3\n"
     nothing = here("hello\n")
     assert nothing.exit_code == 1 and "CELERIAC_MODEL" in nothing.stderr and nothing.stderr.count("\n") == 1
 
