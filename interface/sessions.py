@@ -14,6 +14,7 @@ from .board import Board
 from .cache import savings
 from .following import Interrupts, Manner, finish, follow
 from .forking import fork
+from .importing import import_
 from .invocation import Invocation, pass_invocation, reach_broker
 from .printing import SHORT_ID, clean, document, json_option, line, pairs, pretty, say, sized, table, when
 from .research import BadInput, quiet_option
@@ -31,7 +32,7 @@ def sessions() -> None:
     """Find, show, follow and steer sessions. An ID may be cut short while it is the only one that starts so."""
 
 
-for command in (fork, *trees.COMMANDS, *attaching.COMMANDS):
+for command in (fork, import_, *trees.COMMANDS, *attaching.COMMANDS):
     sessions.add_command(command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,11 @@ _NAMED: Final = 10
 _MOST_BAD: Final = 100_000
 #: Records of an exported session that are no entries of its history.
 _OTHER_RECORDS: Final = ("session", "step", "result", "finding", "conflict", "partial", "event")
+#: What an exported session is described by, and another one can be.
+_DESCRIBES: Final = (
+    *("query", "user", "title", "type", "agent", "priority", "tags", "notes"),
+    *("preferences", "metadata", "permissions", "file_paths"),
+)
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -93,6 +99,17 @@ def _parsed(lines: Lines) -> Iterator[tuple[int, dict[str, Any] | str]]:
             yield number, {name: value for name, value in found.items() if name != "record"}
         elif record not in _OTHER_RECORDS:
             yield number, f"no record of a session ({record!r:.40})"
+
+
+def described(file: Path, longest: int) -> dict[str, Any]:
+    """What describes the session that an exported file is of, as `Sessions.create` takes it; of other files nothing."""
+    for _, line in Lines(file, longest):
+        with contextlib.suppress(StorageError):
+            found = serial.decode(line) if line is not None else None
+            if isinstance(found, dict) and found.get("record") == "session" and "plan_document" in found:
+                return {name: found[name] for name in _DESCRIBES if name in found}
+        break
+    return {}
 
 
 def check(lines: Lines, taken: Callable[[Mapping[str, Any]], Any], skip_bad: bool) -> tuple[int, list[BadLine]]:

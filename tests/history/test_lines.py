@@ -132,6 +132,29 @@ def test_a_large_file_goes_in_and_out_in_little_memory(tmp_path: Path) -> None:
     assert (tmp_path / "out").stat().st_size > file.stat().st_size
 
 
+def test_a_session_goes_to_lines_and_back_with_what_describes_it(celeriac: Celeriac, tmp_path: Path) -> None:
+    said: dict[str, Any] = {"query": "q", "user": "ana", "title": "t", "type": "group", "agent": "shop", "notes": "n"}
+    said |= {"priority": 3, "tags": ["x"], "preferences": {"a": [1]}, "metadata": {"k": None}}
+    session = celeriac.sessions.create(**said, permissions=["docs:read"], file_paths=["/docs"])
+    session.history.add("user", "hi")
+    environ, file = {"CELERIAC_DATA_DIR": str(celeriac.settings.data_dir)}, str(tmp_path / "session.jsonl")
+
+    def run(*arguments: str) -> Any:
+        done = CliRunner().invoke(command, list(arguments), env=environ)
+        assert done.exit_code == 0, done.output
+        return done
+
+    run("sessions", "export", session.id, file)
+    made = celeriac.sessions.get(json.loads(run("sessions", "import", file, "--json").stdout)["id"])
+    shown, before = made.to_dict(), session.to_dict()
+    names = [*said, "permissions", "file_paths"]
+    assert {name: shown[name] for name in names} == {name: before[name] for name in names}
+    assert before["query"] == "q" and made.id != session.id and made.history() == session.history()
+    Path(file).write_text('{"record": "session", "plan_document": null, "tags": 3}\n')
+    refused = CliRunner().invoke(command, ["sessions", "import", file], env=environ)
+    assert refused.exit_code == 2 and "tags must be a list of texts" in refused.stderr
+
+
 def test_what_can_be_read_only_once_loses_no_entry(celeriac: Celeriac, tmp_path: Path) -> None:
     text = '{"role": "user", "content": "hi"}\n' * 3
     file, pipe = tmp_path / "once.jsonl", tmp_path / "pipe"
@@ -291,7 +314,7 @@ def test_the_command_exports_imports_counts_shows_moves_and_clears(celeriac: Cel
     told = json.loads(run("history", "import", "-", "--json", code=2, input=b"no\n").stdout)
     assert told["entries"] == 0 and told["bad"][0]["line"] == 1
     skipped = run("history", "import", "-", "--skip-bad", "--session", session.id, input=b'{"role":"user"}\nno\n')
-    assert "1 entries, 1 lines left out" in skipped.stdout and session.history.count() == 3
+    assert "1 entry, 1 line left out" in skipped.stdout and session.history.count() == 3
 
     run("history", "move", session.id, "--to", f"file://{tmp_path / 'talks'}")
     assert session.history.count() == 0 and (tmp_path / "talks" / f"{session.id}.jsonl").exists()

@@ -29,6 +29,7 @@ USES = {
     "sessions retry": "sessions retry SESSION",
     "sessions delete": "sessions delete SESSION --yes",
     "sessions export": "sessions export SESSION",
+    "sessions import": "sessions import plan.yaml",
     "chat": "chat --session SESSION",
     "sessions fork": "sessions fork SESSION",
     "sessions tree": "sessions tree SESSION",
