@@ -18,7 +18,7 @@ from .invocation import Invocation, pass_invocation, reach_broker
 from .printing import clean, json_option, line, plain, say, told
 from .printing import entries as number_of
 from .research import BadInput, model_option
-from .shown import Shown
+from .shown import Shown, words_of
 
 if TYPE_CHECKING:
     from ..orchestration.session import Session
@@ -273,11 +273,7 @@ def _nodes(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _said(entry: dict[str, Any]) -> str:
-    from ..orchestration.history.entries import text_of
-
-    calls = [f"calls {call.get('name')} {call.get('args')}" for call in entry.get("tool_calls") or ()]
-    text = text_of({name: value for name, value in entry.items() if name != "tool_calls"})
-    return plain(f"{entry.get('role') or entry.get('agent')}: " + "\n".join([*([text] if text else []), *calls]))
+    return plain(f"{entry.get('role') or entry.get('agent')}: {words_of(entry)}")
 
 
 def _two_columns(rows: list[tuple[str, str]]) -> None:

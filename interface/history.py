@@ -16,6 +16,7 @@ from .printing import clean, document, json_option, line, say, sized, table, whe
 from .printing import entries as number_of
 from .research import BadInput
 from .sessions import session_argument, write_out
+from .shown import words_of
 
 
 @click.group()
@@ -59,14 +60,12 @@ def show(invocation: Invocation, session_id: str, last: int, as_json: bool) -> N
 
 
 def _show(entries: Iterable[dict[str, Any]], as_json: bool, none: str) -> None:
-    from ..orchestration.history.entries import text_of
-
     if as_json:
         for entry in entries:
             line(entry)
         return
     rows = [
-        (one["number"], when(one["timestamp"]), one.get("role") or one.get("agent"), clean(text_of(one), 400))
+        (one["number"], when(one["timestamp"]), one.get("role") or one.get("agent"), clean(words_of(one), 400))
         for one in entries
     ]
     if rows:

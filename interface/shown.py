@@ -1,7 +1,8 @@
-"""An answer to a message, as it is shown while it comes."""
+"""An answer to a message, as it is shown while it comes; an entry of a history."""
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -70,3 +71,15 @@ class Shown:
             self._break()
             say(f"celeriac: {told(result.error or 'no answer')}")
         sys.stdout.flush()
+
+
+def words_of(entry: dict[str, Any]) -> str:
+    """What an entry says; calls of tools by the name of the tool."""
+    from ..orchestration.history.entries import text_of
+
+    calls = [
+        f"calls {call.get('name')} {json.dumps(call.get('args'), ensure_ascii=False)}"
+        for call in entry.get("tool_calls") or ()
+    ]
+    text = text_of({name: value for name, value in entry.items() if name != "tool_calls"})
+    return "\n".join([*([text] if text else []), *calls])

@@ -11,6 +11,7 @@ import click
 from .invocation import Invocation, pass_invocation
 from .printing import SHORT_ID, STYLES, clean, console, counted, document, entries, json_option, pairs, table
 from .research import BadInput
+from .shown import words_of
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -161,9 +162,7 @@ def _tell(session_id: str, conflicts: list[dict[str, Any]]) -> None:
 
 
 def _words(entry: dict[str, Any]) -> str:
-    from ..orchestration.history.entries import text_of
-
-    return clean(f"{entry.get('role') or entry.get('agent') or 'entry'}: {text_of(entry)}", _SHOWN)
+    return clean(f"{entry.get('role') or entry.get('agent') or 'entry'}: {words_of(entry)}", _SHOWN)
 
 
 def _settled(one: dict[str, Any]) -> str:

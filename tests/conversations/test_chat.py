@@ -50,7 +50,7 @@ def here(env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_over_a_pipe_each_line_is_a_message_or_a_command(env: dict[str, str], tmp_path: Path) -> None:
-    lines = ["hello", "", "shout loud", "/history 2", "/sessions", "/export talk.jsonl", "/help", "/exit", "never"]
+    lines = ["hello", "", "shout loud", "/history 4", "/sessions", "/export talk.jsonl", "/help", "/exit", "never"]
     done = piped(env, tmp_path, "\n".join(lines), "--agent", "talker.cli")
     assert done.returncode == 0, done.stderr
     answers, _, rest = done.stdout.partition("They shout: LOUD")
@@ -58,6 +58,7 @@ def test_over_a_pipe_each_line_is_a_message_or_a_command(env: dict[str, str], tm
     assert "tool: LOUD\nassistant: They shout: LOUD" in rest
     (id_,) = re.findall(r"\* (\S+)  hello\n", rest)
     assert "/export" in rest and "never" not in done.stdout
+    assert 'assistant: calls shout {"text": "loud"}' in rest
     exported = [json.loads(line) for line in (tmp_path / "talk.jsonl").read_text().splitlines()]
     roles = [entry["role"] for entry in exported]
     assert roles == ["system", "user", "assistant", "user", "assistant", "tool", "assistant"]
