@@ -12,7 +12,7 @@ import click
 
 from .importing import import_
 from .invocation import Invocation, pass_invocation
-from .printing import clean, document, json_option, line, say, sized, table, when
+from .printing import clean, document, json_option, line, plain, say, sized, table, when
 from .printing import entries as number_of
 from .research import BadInput
 from .sessions import session_argument, write_out
@@ -48,15 +48,40 @@ def list_(invocation: Invocation, as_json: bool) -> None:
 @history.command()
 @session_argument
 @click.option("--last", type=click.IntRange(1, 10_000), default=20, show_default=True, help="So many entries.")
+@click.option(
+    "--from", "first", type=click.IntRange(1), metavar="NUMBER", help="From this entry on, in place of the last."
+)
+@click.option("--to", "until", type=click.IntRange(1), metavar="NUMBER", help="Up to this entry.")
 @json_option
 @pass_invocation
-def show(invocation: Invocation, session_id: str, last: int, as_json: bool) -> None:
-    """Show the last entries of a session; with --json one a line."""
+def show(
+    invocation: Invocation, session_id: str, last: int, first: int | None, until: int | None, as_json: bool
+) -> None:
+    """Show the last entries of a session, or a range of them; with --json one a line."""
     with invocation.session(session_id) as (_, session):
-        entries = session.history.last(last)
-        put_away = not entries and session.status == "archived"
+        if first is None and until is None:
+            found = session.history.last(last)
+        else:
+            found = session.history.range(first or 1, until)
+        put_away = not found and session.status == "archived"
         none = f"it is archived; celeriac archive show {session.id}" if put_away else "nothing was said in it"
-    _show(entries, as_json, none)
+    _show(found, as_json, none)
+
+
+@history.command()
+@session_argument
+@click.option("--last", type=click.IntRange(1, 10_000), metavar="NUMBER", help="Of so many entries (default: of all).")
+@json_option
+@pass_invocation
+def summarize(invocation: Invocation, session_id: str, last: int | None, as_json: bool) -> None:
+    """Sum up what was said in a session: by the model of the settings, else by the most telling sentences."""
+    with invocation.session(session_id) as (_, session):
+        found = session.history.summarize(last)
+    if as_json:
+        document(asdict(found))
+        return
+    print(plain(found.text))
+    say(f"entries {found.first:,} to {found.last:,}, by {found.by}" if found.last else "nothing was said in it")
 
 
 def _show(entries: Iterable[dict[str, Any]], as_json: bool, none: str) -> None:

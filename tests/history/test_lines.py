@@ -298,6 +298,12 @@ def test_the_command_exports_imports_counts_shows_moves_and_clears(celeriac: Cel
         assert run(*way, file).stdout == f"{file}: 2 entries\n"
         assert [json.loads(text) for text in Path(file).read_text().splitlines()] == session.history()
     whole = str(tmp_path / "whole.jsonl")
+    ranged = run("history", "show", session.id, "--from", "2", "--json").stdout
+    assert [json.loads(text)["number"] for text in ranged.splitlines()] == [2]
+    assert run("history", "show", session.id, "--to", "1", "--json").stdout.count("\n") == 1
+    summed = run("history", "summarize", session.id, "--last", "1")
+    assert summed.stdout == "assistant: Good day.\n" and "entries 2 to 2, by sentences" in summed.stderr
+    assert json.loads(run("history", "summarize", session.id, "--json").stdout)["first"] == 1
     run("sessions", "export", session.id, whole)
     for source in (file, whole):
         made = json.loads(run("history", "import", source, "--json").stdout)

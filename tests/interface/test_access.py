@@ -43,6 +43,7 @@ USES = {
     "sessions attached": "sessions attached SESSION",
     "sessions compare": "sessions compare SESSION SESSION",
     "history show": "history show SESSION",
+    "history summarize": "history summarize SESSION",
     "history count": "history count SESSION",
     "history export": "history export SESSION",
     "history import": "history import plan.yaml",
