@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..errors import StorageError
+from ..errors import CeleriacError
 from . import attaching, trees
 from .board import Board
 from .cache import savings
@@ -120,7 +120,7 @@ def show(invocation: Invocation, session_id: str, as_json: bool) -> None:
             document(view)
             return
         board, above, said = Board(session), session.parent, 0
-        with contextlib.suppress(StorageError):  # it may live elsewhere, and the rest is worth showing
+        with contextlib.suppress(CeleriacError):  # it may live elsewhere, and the rest is worth showing
             said = session.history.count()
     rows = [(name, view[name]) for name in ("id", "status", "query", "title", "user", "plan", "error", "key", "notes")]
     rows[2:2] = [("progress", f"{view['progress']:.0%}, {view['phase']}")]
