@@ -159,11 +159,6 @@ def _print(shown: Table) -> None:
     click.echo("\n".join(row.rstrip() for row in captured.get().splitlines()), color=out.is_terminal)
 
 
-def counted(count: int, one: str, more: str = "") -> str:
-    """`1 key`, `2,000 keys`; `more` where it is not `one` with an s."""
-    return f"{count:,} {one if count == 1 else more or one + 's'}"
-
-
 def entries(count: int) -> str:
     """`1 entry`, `2,000 entries`."""
     return counted(count, "entry", "entries")
