@@ -52,13 +52,15 @@ def _tell(session_id: str, what: str, asked: list[str], changed: list[str], as_j
 def attached(invocation: Invocation, session_id: str, as_json: bool) -> None:
     """List the sessions that session ID reads."""
     with invocation.session(session_id) as (_, session):
-        found = [{"id": one.id, "status": one.status, "query": one.query} for one in session.attached()]
+        found = [
+            {"id": one.id, "status": one.status, "query": one.query, "title": one.title} for one in session.attached()
+        ]
     if as_json:
         document(found)
     elif found:
         table(
             ("session", "status", "query"),
-            [(one["id"][:SHORT_ID], one["status"], clean(one["query"], 80)) for one in found],
+            [(one["id"][:SHORT_ID], one["status"], clean(one["query"] or one["title"], 80)) for one in found],
         )
     else:
         click.echo("no session is attached")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +16,12 @@ from .faults import explained
 from .following import working
 from .invocation import Invocation, pass_invocation, reach_broker
 from .printing import clean, json_option, line, plain, say, told
+from .printing import entries as number_of
 from .research import BadInput, model_option
+from .shown import Shown, words_of
 
 if TYPE_CHECKING:
-    from ..orchestration.conversations.sending import MessageResult
     from ..orchestration.session import Session
-    from ..storage.events import Event
     from ..tasks.app import Celeriac
 
 #: Entries that /history shows, and sessions that /sessions shows.
@@ -55,8 +56,13 @@ def chat(
     The conversation is a session: what is said is kept, and after a crash an answer goes on where it was. Over a pipe
     each line of standard input is a message or a command; exit code 1 if one failed. --json prints one object a line.
     """
+    os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # the terminal shows a conversation, and no advertisement
     with invocation.celeriac() as c, working(c):
         reach_broker(c)
+        if agent is not None:
+            from ..orchestration.conversations.sending import check_answers
+
+            check_answers(c.engine, agent)
         one = Chat(c, Options(folder, agent, model, max_iterations), as_json)
         if session_id is not None:
             one.take_up(c.sessions.get(session_id))
@@ -72,7 +78,7 @@ class Options:
     """What was asked for on the command line."""
 
     def __init__(self, folder: Path | None, agent: str | None, model: str | None, iterations: int) -> None:
-        self.folder = None if folder is None else str(folder.absolute())
+        self.folder = None if folder is None else str(folder.resolve())
         self.agent = agent
         self.model = model
         self.iterations = iterations
@@ -88,6 +94,7 @@ class Chat:
         self.is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
         self.session: Session | None = None
         self.failed = False
+        self.has_advised = False
 
     def take_up(self, session: Session) -> None:
         """Go on with a session that is there. Raises BadInput for one that has ended."""
@@ -129,8 +136,15 @@ class Chat:
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def _ask(self, text: str) -> None:
+        from ..orchestration.conversations.sending import check_message
+
+        check_message(text)
         session = self.session or self._begin(text)
-        answer = Shown(self)
+        if not self.has_advised and not (self.is_terminal or self.as_json):
+            self.has_advised = True
+            for advice in _advice(self) if _folders(self) else ():  # without a folder either, the answer says it
+                say(advice)
+        answer = Shown(self.is_terminal, self.as_json)
         result = session.send_message(
             text, self.options.iterations, agent=self.options.agent, model=self.options.model, listen=answer.take
         )
@@ -172,12 +186,18 @@ class Chat:
 
     def clear(self, _: str) -> None:
         """Delete what was said."""
-        count = self.session.history.count() if self.session else 0
+        count = self._own() if self.session else 0
         if self.session and count:
-            if self.is_terminal and not click.confirm(f"Delete {count:,} entries for good?"):
+            if self.is_terminal and not click.confirm(f"Delete {number_of(count)} for good?"):
                 return
             count = self.session.history.clear()
-        self._tell({"event": "cleared", "deleted": count}, lambda: say(f"{count:,} entries deleted"))
+        self._tell({"event": "cleared", "deleted": count}, lambda: say(f"{number_of(count)} deleted"))
+
+    def _own(self) -> int:
+        """How many entries are the session's own: a branch shares those before."""
+        assert self.session is not None
+        known = _nodes(self.c.sessions.tree(self.session.id))
+        return next(int(one["entries"] - one["at"]) for one in known if one["id"] == self.session.id)
 
     def sessions(self, _: str) -> None:
         """List conversations that can be gone on with."""
@@ -216,7 +236,7 @@ class Chat:
         self.c.sessions.switch(self.session.id, session.id)
         count = session.history.count()
         here = {"event": "switched", "id": session.id, "entries": count}
-        self._tell(here, lambda: say(f"session {session.id}, with {count:,} entries"))
+        self._tell(here, lambda: say(f"session {session.id}, with {number_of(count)}"))
         return session
 
     def export(self, rest: str) -> None:
@@ -230,7 +250,7 @@ class Chat:
         except FileExistsError:
             raise BadInput(f"{file} is there already; name another file: /export FILE") from None
         self._tell(
-            {"event": "exported", "file": str(file), "entries": count}, lambda: say(f"{file}: {count:,} entries")
+            {"event": "exported", "file": str(file), "entries": count}, lambda: say(f"{file}: {number_of(count)}")
         )
 
 
@@ -253,74 +273,13 @@ def _nodes(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _said(entry: dict[str, Any]) -> str:
-    from ..orchestration.history.entries import text_of
-
-    calls = [f"calls {call.get('name')} {call.get('args')}" for call in entry.get("tool_calls") or ()]
-    text = text_of({name: value for name, value in entry.items() if name != "tool_calls"})
-    return plain(f"{entry.get('role') or entry.get('agent')}: " + "\n".join([*([text] if text else []), *calls]))
+    return plain(f"{entry.get('role') or entry.get('agent')}: {words_of(entry)}")
 
 
 def _two_columns(rows: list[tuple[str, str]]) -> None:
     wide = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
         print(f"{name:<{wide}}  {text}".rstrip())
-
-
-class Shown:
-    """An answer as it comes: text piece by piece where there is a terminal or JSON is asked for, else at its end."""
-
-    def __init__(self, chat: Chat) -> None:
-        self._chat = chat
-        self._request = 0
-        self._text = ""
-
-    def take(self, event: Event) -> None:
-        """An event of the message's step or one of its calls."""
-        if event.type == "step.partial" and event.step and "/" not in event.step:
-            self._piece(event.data)
-        elif event.type == "step.done" and event.step and "-tool " in event.step:
-            tool = event.step.partition("-tool ")[2]
-            if self._chat.as_json:
-                line({"event": "tool", "name": tool})
-            elif self._chat.is_terminal:
-                self._break()
-                click.secho(f"· {clean(tool)}", dim=True)
-
-    def _piece(self, data: Any) -> None:
-        if not (isinstance(data, dict) and isinstance(data.get("text"), str)):
-            return
-        if self._chat.as_json:
-            line({"event": "text", **data})
-            return
-        if data.get("request") != self._request or data.get("at") == 0:  # the next request, or this one made anew
-            self._break()
-            self._request = data.get("request", 0)
-        self._text += data["text"]
-        if self._chat.is_terminal:
-            sys.stdout.write(plain(data["text"]))
-            sys.stdout.flush()
-
-    def _break(self) -> None:
-        if self._text and self._chat.is_terminal and not self._text.endswith("\n"):
-            sys.stdout.write("\n")
-        self._text = ""
-
-    def end(self, result: MessageResult) -> None:
-        """The message was answered, or was not."""
-        if self._chat.as_json:
-            names = ("message", "success", "result", "steps", "error")
-            line({"event": "answer", **{name: getattr(result, name) for name in names}})
-        elif result.success:
-            text = result.result if isinstance(result.result, str) else repr(result.result)
-            if not self._chat.is_terminal or self._text != text:
-                self._break()
-                print(plain(text))
-            else:
-                self._break()
-        else:
-            self._break()
-            say(f"celeriac: {told(result.error or 'no answer')}")
-        sys.stdout.flush()
 
 
 def _typed(chat: Chat) -> Iterator[str]:
@@ -344,17 +303,34 @@ def _typed(chat: Chat) -> Iterator[str]:
 
 
 def _greeting(chat: Chat) -> str:
+    model = chat.options.model or chat.c.settings.model
+    what = [*([f"model {model}"] if model else []), *(f"folder {folder}" for folder in _folders(chat))]
+    return "\n".join([f"celeriac chat: {', '.join([*what, '/help tells the commands'])}", *_advice(chat)])
+
+
+def _folders(chat: Chat) -> list[str]:
+    """The folders that answers are taken from."""
+    if chat.session is None:
+        return [chat.options.folder] if chat.options.folder else []
+    with contextlib.suppress(CeleriacError):
+        found: list[str] = chat.session.to_dict(details=False)["file_paths"]
+        return found
+    return []
+
+
+def _advice(chat: Chat) -> list[str]:
+    """How to set a model, where there is none."""
     from ..orchestration.conversations.chat import NO_MODEL, NOTHING
 
-    model = chat.options.model or chat.c.settings.model
-    folders: list[str] = []
-    if chat.session is not None:
-        with contextlib.suppress(CeleriacError):
-            folders = chat.session.to_dict(details=False)["file_paths"]
-    elif chat.options.folder:
-        folders = [chat.options.folder]
-    what = [*([f"model {model}"] if model else []), *(f"folder {folder}" for folder in folders)]
-    greeting = f"celeriac chat: {', '.join([*what, '/help tells the commands'])}"
-    if model or chat.options.agent:
-        return greeting
-    return f"{greeting}\n{NO_MODEL if folders else NOTHING}"
+    if chat.options.model or chat.c.settings.model or chat.options.agent or _has_agent(chat):
+        return []
+    return [NO_MODEL if _folders(chat) else NOTHING]
+
+
+def _has_agent(chat: Chat) -> bool:
+    """Whether the session's own agent answers, which may have a model."""
+    if chat.session is None:
+        return False
+    from ..orchestration.conversations.registering import CHAT
+
+    return chat.session.to_dict(details=False)["agent"] not in ("", CHAT)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import SessionError
 from .board import Board
 from .live import View, view_of
-from .printing import document, say
+from .printing import document, say, told
 
 if TYPE_CHECKING:
     from ..orchestration.session import Session
@@ -205,4 +205,6 @@ def finish(c: Celeriac, session: Session, manner: Manner, interrupts: Interrupts
         document(session.to_dict())
     elif code not in (INTERRUPTED, 143) and not manner.quiet:
         summarise(session)
+    elif manner.quiet and code == 1 and (error := session.error):
+        say(f"celeriac: {told(error)}")
     return code

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from .importing import import_
 from .invocation import Invocation, pass_invocation
-from .printing import clean, document, json_option, line, say, sized, table, when
+from .printing import clean, document, json_option, line, plain, say, sized, table, when
+from .printing import entries as number_of
 from .research import BadInput
 from .sessions import session_argument, write_out
-
-#: Bad lines that are named for people.
-_NAMED = 10
+from .shown import words_of
 
 
 @click.group()
 def history() -> None:
     """What is said in sessions: show, count, export, import, compact, clear and move it."""
+
+
+history.add_command(import_)
 
 
 @history.command("list")
@@ -48,26 +48,49 @@ def list_(invocation: Invocation, as_json: bool) -> None:
 @history.command()
 @session_argument
 @click.option("--last", type=click.IntRange(1, 10_000), default=20, show_default=True, help="So many entries.")
+@click.option(
+    "--from", "first", type=click.IntRange(1), metavar="NUMBER", help="From this entry on, in place of the last."
+)
+@click.option("--to", "until", type=click.IntRange(1), metavar="NUMBER", help="Up to this entry.")
 @json_option
 @pass_invocation
-def show(invocation: Invocation, session_id: str, last: int, as_json: bool) -> None:
-    """Show the last entries of a session; with --json one a line."""
+def show(
+    invocation: Invocation, session_id: str, last: int, first: int | None, until: int | None, as_json: bool
+) -> None:
+    """Show the last entries of a session, or a range of them; with --json one a line."""
     with invocation.session(session_id) as (_, session):
-        entries = session.history.last(last)
-        put_away = not entries and session.status == "archived"
+        if first is None and until is None:
+            found = session.history.last(last)
+        else:
+            found = session.history.range(first or 1, until)
+        put_away = not found and session.status == "archived"
         none = f"it is archived; celeriac archive show {session.id}" if put_away else "nothing was said in it"
-    _show(entries, as_json, none)
+    _show(found, as_json, none)
+
+
+@history.command()
+@session_argument
+@click.option("--last", type=click.IntRange(1, 10_000), metavar="NUMBER", help="Of so many entries (default: of all).")
+@json_option
+@pass_invocation
+def summarize(invocation: Invocation, session_id: str, last: int | None, as_json: bool) -> None:
+    """Sum up what was said in a session: by the model of the settings, else by the most telling sentences."""
+    with invocation.session(session_id) as (_, session):
+        found = session.history.summarize(last)
+    if as_json:
+        document(asdict(found))
+        return
+    print(plain(found.text))
+    say(f"entries {found.first:,} to {found.last:,}, by {found.by}" if found.last else "nothing was said in it")
 
 
 def _show(entries: Iterable[dict[str, Any]], as_json: bool, none: str) -> None:
-    from ..orchestration.history.entries import text_of
-
     if as_json:
         for entry in entries:
             line(entry)
         return
     rows = [
-        (one["number"], when(one["timestamp"]), one.get("role") or one.get("agent"), clean(text_of(one), 400))
+        (one["number"], when(one["timestamp"]), one.get("role") or one.get("agent"), clean(words_of(one), 400))
         for one in entries
     ]
     if rows:
@@ -100,59 +123,6 @@ def export(invocation: Invocation, session_id: str, file: Path | None, as_json: 
     write_out(invocation, session_id, file, True, as_json)
 
 
-@history.command("import")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
-@click.option("--session", "session_id", metavar="ID", help="Append to this session (default: to a new one).")
-@click.option("--skip-bad", is_flag=True, help="Leave out lines that are no entries.")
-@json_option
-@pass_invocation
-def import_(invocation: Invocation, file: Path, session_id: str | None, skip_bad: bool, as_json: bool) -> None:
-    """Append the entries of a FILE of JSON lines (- for standard input) to a session.
-
-    A line is an object with `role` and `content`, or what `export` writes. All lines are appended, or none if one is no
-    entry.
-    """
-    with invocation.celeriac() as c, _file(file) as source:
-        named = None if session_id is None else c.sessions.get(session_id)
-        session = named or c.sessions.create(title=clean(file.name, 200), type="dm")
-        try:
-            entries, bad = session.history.import_lines(source, skip_bad)
-        except BaseException as fault:
-            if named is None:
-                session.cancel()
-                c.sessions.delete(session.id)
-            _tell_bad(fault, file, as_json)
-            raise
-    if as_json:
-        told = [{"line": one.line, "reason": one.reason} for one in bad]
-        document({"id": session.id, "entries": entries, "skipped": told})
-        return
-    for one in bad[:_NAMED]:
-        say(f"line {one.line} left out: {clean(one.reason, 300)}")
-    if len(bad) > _NAMED:
-        say(f"and {len(bad) - _NAMED:,} more (--json names all)")
-    print(f"{session.id}  {entries:,} entries" + (f", {len(bad):,} lines left out" if bad else ""))
-
-
-def _tell_bad(fault: BaseException, file: Path, as_json: bool) -> None:
-    from ..orchestration.history.lines import BadLines
-
-    if isinstance(fault, BadLines) and as_json:
-        document({"file": str(file), "entries": 0, "bad": [{"line": b.line, "reason": b.reason} for b in fault.lines]})
-
-
-@contextlib.contextmanager
-def _file(file: Path) -> Iterator[Path]:
-    """The file itself; of standard input a copy, because it is read twice."""
-    if str(file) != "-":
-        yield file
-        return
-    with tempfile.NamedTemporaryFile(prefix="celeriac-import-") as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy)
-        copy.flush()
-        yield Path(copy.name)
-
-
 @history.command()
 @session_argument
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
@@ -164,13 +134,13 @@ def clear(invocation: Invocation, session_id: str, yes: bool, as_json: bool) -> 
         if not yes:
             if not sys.stdin.isatty():
                 raise BadInput("there is no terminal to ask on; pass --yes to clear")
-            if not click.confirm(f"Delete {session.history.count():,} entries of {session.id}?", err=True):
+            if not click.confirm(f"Delete {number_of(session.history.count())} of {session.id}?", err=True):
                 raise click.exceptions.Exit(1)
         gone = session.history.clear()
     if as_json:
         document({"id": session.id, "deleted": gone})
     else:
-        print(f"{session.id}  {gone:,} entries deleted")
+        print(f"{session.id}  {number_of(gone)} deleted")
 
 
 @history.command()
@@ -195,7 +165,7 @@ def move(invocation: Invocation, session_ids: tuple[str, ...], everything: bool,
         for session_id in found:
             moved.append({"id": session_id, "entries": c.histories.move(session_id, url)})
             if not as_json:
-                print(f"{session_id}  {moved[-1]['entries']:,} entries")
+                print(f"{session_id}  {number_of(moved[-1]['entries'])}")
     if as_json:
         document({"to": to, "moved": moved})
 
@@ -219,7 +189,7 @@ def compact(invocation: Invocation, session_id: str, keep_last: int, dry_run: bo
         return
     done = "would be put away" if dry_run else "put away"
     tokens = f"{found.tokens_before:,} tokens ({found.counted_by})"
-    print(f"{found.entries:,} entries of {sized(found.bytes_before)} and {tokens} {done}")
+    print(f"{number_of(found.entries)} of {sized(found.bytes_before)} and {tokens} {done}")
     if found.summaries:
         print(
             f"entry {found.summaries[-1]} sums them up, by {found.by}: {found.tokens_after:,} tokens; "
@@ -238,7 +208,7 @@ def uncompact(invocation: Invocation, session_id: str, as_json: bool) -> None:
     if as_json:
         document({"id": session.id, "entries": count})
     else:
-        print(f"{count:,} entries put back")
+        print(f"{number_of(count)} put back")
 
 
 @history.command()

@@ -159,6 +159,11 @@ def _print(shown: Table) -> None:
     click.echo("\n".join(row.rstrip() for row in captured.get().splitlines()), color=out.is_terminal)
 
 
+def entries(count: int) -> str:
+    """`1 entry`, `2,000 entries`."""
+    return counted(count, "entry", "entries")
+
+
 def when(moment: str | None) -> str:
     """A time of the database (ISO 8601, UTC) as local time to the second."""
     if not moment:

@@ -91,6 +91,7 @@ def _start_plan(
 
 @click.command()
 @click.argument("plan_or_folders", nargs=-1, metavar="PLAN | [FOLDER]...")
+@click.option("--template", metavar="NAME", help="Start from a template, which may have the plan.")
 @click.option(
     "--research", "question", metavar="QUESTION", help="Enqueue a research job over the FOLDERs instead of a plan."
 )
@@ -105,6 +106,7 @@ def _start_plan(
 def enqueue(
     invocation: Invocation,
     plan_or_folders: tuple[str, ...],
+    template: str | None,
     question: str | None,
     licences: bool,
     out: Path | None,
@@ -116,14 +118,17 @@ def enqueue(
     tags: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Start a PLAN, or a research job, on the workers; print the session's id and do not wait."""
+    """Start a PLAN, that of a template, or a research job, on the workers; print the session's id and do not wait."""
     job = question is not None or licences
-    if job and (query or permissions):
-        raise BadInput("--query and --permission belong to a plan, not to a research job")
+    if job and (query or permissions or template):
+        raise BadInput("--query, --permission and --template belong to a plan, not to a research job")
     if not job and (out or model):
         raise BadInput("--out and --model belong to a research job (--research, --licences), not to a plan")
-    if not job and len(plan_or_folders) != 1:
-        raise BadInput("name one plan file, or a research job: celeriac enqueue --research QUESTION FOLDER...")
+    if not job and len(plan_or_folders) != 1 and (plan_or_folders or template is None):
+        raise BadInput(
+            "name one plan file, a template with --template, or a research job: celeriac enqueue --research QUESTION "
+            "FOLDER..."
+        )
     if licences:
         plan_or_folders = (*([question] if question else []), *plan_or_folders)
     order = research_order(None if licences else question, plan_or_folders, licences) if job else None
@@ -131,7 +136,8 @@ def enqueue(
         if order is not None:
             session = start_research(c, order, out, model=model, user=user, key=key, tags=tags)
         else:
-            session = _start_plan(c, Path(plan_or_folders[0]), query, user, key, permissions, tags)
+            file = Path(plan_or_folders[0]) if plan_or_folders else None
+            session = _start_plan(c, file, query, user, key, permissions, tags, template)
         _print_started(c, session, as_json)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 
 import click
 
+from ..errors import CeleriacError
 from . import attaching, trees
 from .board import Board
 from .cache import savings
 from .following import Interrupts, Manner, finish, follow
 from .forking import fork
+from .importing import import_
 from .invocation import Invocation, pass_invocation, reach_broker
-from .printing import SHORT_ID, clean, document, json_option, line, pairs, pretty, say, sized, table, when
+from .printing import SHORT_ID, clean, document, entries, json_option, line, pairs, pretty, say, sized, table, when
 from .research import BadInput, quiet_option
 
 STATUSES = ("active", "paused", "completed", "failed", "cancelled", "archived")
@@ -31,7 +34,7 @@ def sessions() -> None:
     """Find, show, follow and steer sessions. An ID may be cut short while it is the only one that starts so."""
 
 
-for command in (fork, *trees.COMMANDS, *attaching.COMMANDS):
+for command in (fork, import_, *trees.COMMANDS, *attaching.COMMANDS):
     sessions.add_command(command)
 
 
@@ -116,19 +119,23 @@ def show(invocation: Invocation, session_id: str, as_json: bool) -> None:
         if as_json:
             document(view)
             return
-        board = Board(session)
+        board, above, said = Board(session), session.parent, 0
+        with contextlib.suppress(CeleriacError):  # it may live elsewhere, and the rest is worth showing
+            said = session.history.count()
     rows = [(name, view[name]) for name in ("id", "status", "query", "title", "user", "plan", "error", "key", "notes")]
     rows[2:2] = [("progress", f"{view['progress']:.0%}, {view['phase']}")]
     rows += [(name, when(view[f"{name}_at"])) for name in ("created", "updated", "completed")]
     rows += [("tags", ", ".join(view["tags"]))]
+    rows += [("branch of", above.id if above is not None else ""), ("history", entries(said) if said else "")]
     rows += [("archive", in_archive(view["archive"]))] if view["archive"] else []
     rows += [("saved", f"{savings(view['saved'])}, by cached results")] if view["saved"]["runs"] else []
     pairs([(name, value) for name, value in rows if value])
-    print()
     lines = [
         (one.name, one.state, f"{one.count('done')}/{one.total or '?'}", one.error) for one in board.lines.values()
     ]
-    table(("step", "status", "done", "error"), lines, right=("done",))
+    if lines:
+        print()
+        table(("step", "status", "done", "error"), lines, right=("done",))
     _show_conflicts(view["conflicts"])
     _show_result(view)
 
@@ -153,7 +160,8 @@ def _show_conflicts(conflicts: list[dict[str, Any]]) -> None:
 
 
 def _show_result(view: dict[str, Any]) -> None:
-    print()
+    if view["result"] is not None or view["checkpoints"]:
+        print()
     if view["result"] is not None:
         text = pretty(view["result"], RESULT_CHARACTERS)
         pairs([("result", text or "large (--json shows it)")])

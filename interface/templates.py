@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,19 @@ def _plan(one: dict[str, Any]) -> str:
 
 @templates.command()
 @click.argument("name")
+@click.option("--yaml", "as_yaml", is_flag=True, help="As the file that `save --from` reads.")
 @json_option
 @pass_invocation
-def show(invocation: Invocation, name: str, as_json: bool) -> None:
+def show(invocation: Invocation, name: str, as_yaml: bool, as_json: bool) -> None:
     """Show the template NAME."""
     with invocation.celeriac() as c:
-        found = c.templates.get(name).to_dict()
+        template = c.templates.get(name)
+    found = template.to_dict()
     if as_json:
         document(found)
+        return
+    if as_yaml:
+        click.echo(template.to_yaml(), nl=False)
         return
     rows = [("template", found["name"]), ("description", clean(found["description"])), ("plan", _plan(found))]
     rows += [("tags", ", ".join(found["tags"])), ("saved", when(found["updated_at"]))]
@@ -56,48 +62,64 @@ def show(invocation: Invocation, name: str, as_json: bool) -> None:
 
 
 @templates.command()
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option(
+    "--from", "file", type=click.Path(path_type=Path), metavar="FILE", help="A file (YAML or JSON) that has all of it."
+)
 @click.option("--plan", type=click.Path(path_type=Path), metavar="FILE", help="Its plan (YAML or JSON).")
 @click.option("--preferences", metavar="JSON", help="An object.")
 @click.option("--state", metavar="JSON", help="What the state of each session begins with: an object of values by key.")
 @click.option("--tag", "tags", multiple=True, metavar="WORD", help="A tag; may be given again.")
-@click.option("--description", default="", metavar="TEXT")
+@click.option("--description", metavar="TEXT")
 @json_option
 @pass_invocation
 def save(
     invocation: Invocation,
-    name: str,
+    name: str | None,
+    file: Path | None,
     plan: Path | None,
     preferences: str | None,
     state: str | None,
     tags: tuple[str, ...],
-    description: str,
+    description: str | None,
     as_json: bool,
 ) -> None:
-    """Write the template NAME, in the place of the one of that name."""
-    given = {"preferences": _object("--preferences", preferences), "state": _object("--state", state)}
-    with invocation.celeriac() as c:
-        from ..orchestration.plans import Plan
+    """Write the template NAME, in the place of the one of that name.
 
-        read = None if plan is None else Plan.from_file(plan)
-        c.templates.save(name, plan=read, tags=tags, description=description, **given)
-        found = c.templates.get(name).to_dict()
+    A FILE has what `show --yaml` prints: description, plan (or the path of a plan's file), preferences, tags, state;
+    NAME is else the one that it has, or its own. What options say comes before what it says.
+    """
+    given: dict[str, Any] = {"preferences": _object("--preferences", preferences), "state": _object("--state", state)}
+    if name is None and file is None:
+        raise BadInput("name the template, or its file: celeriac templates save --from FILE")
+    with invocation.celeriac() as c:
+        c.prepare()  # the agents first: a plan is checked against them
+        from ..orchestration.plans import Plan
+        from ..orchestration.templates import Template
+
+        given |= {"plan": None if plan is None else Plan.from_file(plan), "tags": tags, "description": description}
+        template = Template.from_file(file) if file is not None else Template("")
+        if name is not None:
+            given["name"] = name
+        template = replace(template, **{key: value for key, value in given.items() if value not in (None, ())})
+        c.templates.save(template)
+        found = c.templates.get(template.name).to_dict()
     if as_json:
         document(found)
     else:
-        click.echo(f"{name}  saved")
+        click.echo(f"{template.name}  saved")
 
 
-def _object(option: str, text: str | None) -> dict[str, Any]:
+def _object(option: str, text: str | None) -> dict[str, Any] | None:
     if text is None:
-        return {}
+        return None
     try:
         found = json.loads(text)
     except ValueError:
         found = None
     if not isinstance(found, dict):
         raise BadInput(f"{option} {text!r:.80} is no JSON object")
-    return found
+    return dict(found)
 
 
 @templates.command()

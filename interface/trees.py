@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .invocation import Invocation, pass_invocation
-from .printing import SHORT_ID, STYLES, clean, console, document, json_option, pairs, table
+from .printing import SHORT_ID, STYLES, clean, console, counted, document, entries, json_option, pairs, table
 from .research import BadInput
+from .shown import words_of
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 session_argument = click.argument("session_id", metavar="ID")
 #: Characters of a value that are shown to people.
 _SHOWN = 60
+#: Entries that only one of two sessions has, that are shown to people.
+_ENTRIES = 10
 
 
 @click.command()
@@ -55,7 +58,7 @@ def _label(node: dict[str, Any], asked: str) -> Any:
     said = ""
     if node["entries"] is not None:  # else they are in its archive
         own = node["entries"] - node["at"]
-        said = f"  {own:,} entries" if node["parent"] is None else f"  +{own:,} entries from {node['at']:,} on"
+        said = f"  {entries(own)}" if node["parent"] is None else f"  +{entries(own)} from {node['at']:,} on"
     merged = node["merged"] - node["at"] if node["parent"] is not None else 0
     return Text.assemble(
         (node["id"][:SHORT_ID], "bold" if node["id"] == asked else ""),
@@ -75,16 +78,24 @@ def _label(node: dict[str, Any], asked: str) -> Any:
 @click.argument("name")
 @click.option("--description", default="", metavar="TEXT", help="What it is for.")
 @click.option("--at", metavar="POINT", help="Number of the last entry that it has, or the id of a checkpoint.")
+@click.option("--creator", metavar="NAME", help="Who made it (default: the principal that acts).")
 @click.option("--switch", "switches", is_flag=True, help="Make it the current one of its tree.")
 @json_option
 @pass_invocation
 def branch(
-    invocation: Invocation, session_id: str, name: str, description: str, at: str | None, switches: bool, as_json: bool
+    invocation: Invocation,
+    session_id: str,
+    name: str,
+    description: str,
+    at: str | None,
+    creator: str | None,
+    switches: bool,
+    as_json: bool,
 ) -> None:
     """Make a branch NAME of session ID: with its history and state, of which nothing is copied."""
-    point: int | str | None = int(at) if at is not None and at.isdecimal() else at
+    point: int | str | None = int(at) if at is not None and at.removeprefix("-").isdecimal() else at
     with invocation.session(session_id) as (c, session):
-        made = session.branch(name, description, at=point)
+        made = session.branch(name, description, creator, at=point)
         if switches:
             c.sessions.switch(session.id, made.id)
         if as_json:
@@ -125,7 +136,7 @@ def merge(invocation: Invocation, session_id: str, branch_id: str, as_json: bool
     if as_json:
         document(asdict(found))
     else:
-        click.echo(f"{session.id}  {found.entries:,} entries and {len(found.keys):,} keys brought in")
+        click.echo(f"{session.id}  {entries(found.entries)} and {counted(len(found.keys), 'key')} brought in")
         _tell(session.id, open_)
     if found.conflicts:
         raise click.exceptions.Exit(1)
@@ -134,12 +145,29 @@ def merge(invocation: Invocation, session_id: str, branch_id: str, as_json: bool
 def _tell(session_id: str, conflicts: list[dict[str, Any]]) -> None:
     if not conflicts:
         return
+    sides = ("base", "ours", "theirs")
     rows = [
-        (one["id"], one["branch"][:SHORT_ID], one["key"], *(_side(one, side) for side in ("base", "ours", "theirs")))
+        (
+            one["id"],
+            one["branch"][:SHORT_ID],
+            one["key"],
+            *(_side(one, side) if side != "ours" or not one["resolved"] else "" for side in sides),
+            _settled(one),
+        )
         for one in conflicts
     ]
-    table(("conflict", "branch", "key", "base", "ours", "theirs"), rows, fold=("base", "ours", "theirs"))
-    pairs([("resolve", f"celeriac sessions resolve {session_id[:SHORT_ID]} CONFLICT ours|theirs|JSON")])
+    table(("conflict", "branch", "key", *sides, "resolved"), rows, fold=sides)
+    if not all(one["resolved"] for one in conflicts):
+        pairs([("resolve", f"celeriac sessions resolve {session_id[:SHORT_ID]} CONFLICT ours|theirs|JSON")])
+
+
+def _words(entry: dict[str, Any]) -> str:
+    return clean(f"{entry.get('role') or entry.get('agent') or 'entry'}: {words_of(entry)}", _SHOWN)
+
+
+def _settled(one: dict[str, Any]) -> str:
+    how = one["resolution"] or {}
+    return clean(f"{how.get('choice')}, by {how.get('by')}", 40) if one["resolved"] else ""
 
 
 def _side(conflict: dict[str, Any], side: str) -> str:
@@ -213,6 +241,11 @@ def compare(invocation: Invocation, a: str, b: str, as_json: bool) -> None:
         ]
     )
     rows = [
+        ("history", entry["number"], *((_words(entry), "") if side == "a" else ("", _words(entry))))
+        for side in ("a", "b")
+        for entry in said[side][:_ENTRIES]
+    ]
+    rows += [
         (kind, one[name], _short(one["a"]), _short(one["b"]))
         for kind, name in (("state", "key"), ("results", "step"))
         for one in found[kind]

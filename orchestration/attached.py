@@ -41,6 +41,11 @@ class Attached:
         return self._session.query
 
     @property
+    def title(self) -> str:
+        """What it is called; a branch by its name."""
+        return str(self._session.to_dict(details=False)["title"])
+
+    @property
     def result(self) -> Any:
         """As `Session.result`."""
         return self._session.result

@@ -17,7 +17,7 @@ from .guard.doors import guarded_plan, place_of
 from .plans import Plan
 from .restoring import checkpoint, checkpoint_number, restore
 from .rows import check_agents
-from .sizes import check_count, check_requests, check_text, document_text
+from .sizes import check_count, check_plan, check_requests, check_text, document_text
 from .states import SESSION_ENDED, after
 from .turn import Turn
 
@@ -108,6 +108,7 @@ def _check(order: Order) -> None:
 
 def _check_plan(engine: Engine, plan: Plan) -> None:
     """Raise PlanError naming the step whose agent is not registered, or whose request is too large."""
+    check_plan(plan)
     check_agents(plan.steps, engine.registry)
     check_requests(plan.steps, engine.settings.max_request_bytes)
 

@@ -73,9 +73,10 @@ def _check_leaf(tx: Transaction, session_id: str) -> None:
     """Branches share what their parent has: it stays while there are any."""
     below = trees.children(tx, session_id)
     if below:
+        how_many = "a branch" if len(below) == 1 else f"{len(below)} branches, the first"
         raise SessionError(
-            f"session {session_id} has {len(below)} branches, the first {below[0].session_id}; delete them first, or "
-            "all of it with recursive=True"
+            f"session {session_id} has {how_many} {below[0].session_id}; delete them first, or all of it: "
+            "recursive=True, --recursive"
         )
 
 

@@ -22,7 +22,7 @@ from .plans import Plan, Step
 from .references import Lookup
 from .restoring import checkpoint_number
 from .reuse import DOCUMENT, Fork, key_of, moved, request_of
-from .sizes import mapping, words
+from .sizes import check_plan, mapping, words
 from .state import copying
 from .state.scopes import Scope
 from .trees import states
@@ -74,6 +74,7 @@ def prepared(engine: Engine, session_id: str, changes: Changes, user: str | None
 
     Raises SessionNotFound, SessionError, CheckpointNotFound, CheckpointDamaged, StepNotFound and PlanError.
     """
+    _check(changes)
     states.thaw(engine, session_id)
     number = None if changes.checkpoint is None else checkpoint_number(session_id, changes.checkpoint)
     row, texts, tags, past = engine.database.read(lambda tx: _read(engine, tx, session_id, number))
@@ -83,10 +84,12 @@ def prepared(engine: Engine, session_id: str, changes: Changes, user: str | None
     if plan is None:
         raise SessionError(f"session {session_id} has no plan, so there is nothing to fork; pass one as plan=")
     plan = changed(plan, changes.requests, changes.inputs)
-    named = [changes.from_step] if isinstance(changes.from_step, str) else list(changes.from_step or ())
+    named = _steps(changes.from_step)
     anew = list(dict.fromkeys(one for name in named for one in from_there(plan.steps, name)))
     fork = Fork(session_id, number, tuple(past.with_added(anew)))
-    held = said.get("permissions") if changes.permissions is None else sorted(set(changes.permissions))
+    held = said.get("permissions")
+    if changes.permissions is not None:
+        held = sorted(set(words("permissions", changes.permissions)))
     order = control.Order(
         query=row["query"] if changes.query is None else changes.query,
         user=row["user"] if user is None else user,
@@ -97,6 +100,23 @@ def prepared(engine: Engine, session_id: str, changes: Changes, user: str | None
         opened=lambda turn, guarded: _open(engine, turn, guarded, fork, past),
     )
     return plan, replace(order, **changes.more)
+
+
+def _check(changes: Changes) -> None:
+    """Raise SessionError and PlanError for what is of the wrong kind."""
+    if changes.plan is not None:
+        check_plan(changes.plan)
+    mapping("requests", changes.requests)
+    for name, keys in mapping("inputs", changes.inputs).items():
+        if not isinstance(keys, Mapping):
+            raise SessionError(f"inputs of step {name!r:.100} must be an object of keys, found {keys!r:.100}")
+        words(f"keys of the request of step {name!r:.100}", keys.keys())
+    words("names of steps", [*changes.requests, *changes.inputs])
+    _steps(changes.from_step)
+
+
+def _steps(given: str | Sequence[str] | None) -> list[str]:
+    return [given] if isinstance(given, str) else words("from_step", [] if given is None else given)
 
 
 def _read(

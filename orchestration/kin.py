@@ -11,6 +11,7 @@ from .attached import Attached
 from .guard.access import SESSIONS, needs
 from .plans import Plan
 from .session_reads import SessionReads
+from .sizes import check_id
 
 if TYPE_CHECKING:
     from .session import Session
@@ -45,7 +46,7 @@ class Kin(SessionReads):
         from .sessions import Sessions
 
         changes = forking.Changes(
-            from_step, checkpoint, plan, requests or {}, inputs or {}, permissions, query, forking.checked(more)
+            from_step, checkpoint, plan, _given(requests), _given(inputs), permissions, query, forking.checked(more)
         )
         user = self._caller.principal if self._engine.access.on else None
         made = forking.prepared(self._engine, self.id, changes, user)
@@ -60,14 +61,14 @@ class Kin(SessionReads):
         The caller has to be allowed to read that one now, and whoever reads it when it is read. Raises SessionNotFound
         and SessionError.
         """
-        handle = self._other(other if isinstance(other, str) else other.id)
+        handle = self._other(other)
         handle._require("read")
         return attached.attach(self._engine, self.id, handle.id)
 
     @needs("write")
     def detach(self, other: Session | str) -> bool:
         """Let it read another session no longer; False if it could not."""
-        return attached.detach(self._engine, self.id, other if isinstance(other, str) else other.id)
+        return attached.detach(self._engine, self.id, self._other(other).id)
 
     @needs("read")
     def attached(self) -> list[Attached]:
@@ -76,9 +77,12 @@ class Kin(SessionReads):
 
     # -- trees -------------------------------------------------------------------------------------------------------
 
-    def _other(self, session_id: str) -> Session:
+    def _other(self, other: Session | str) -> Session:
+        """A handle of another session, given as one or as its id. Raises SessionNotFound for what is neither."""
         from .session import Session
 
+        session_id = other.id if isinstance(other, Session) else other
+        check_id(session_id)
         return Session(self._engine, session_id, self._waker, self._attend, self._caller)
 
     @needs("write")
@@ -131,7 +135,7 @@ class Kin(SessionReads):
         """
         from .trees.merging import merge_branch
 
-        other = self._other(branch if isinstance(branch, str) else branch.id)
+        other = self._other(branch)
         other._require("read")
         return merge_branch(self._engine, self.id, other.id)
 
@@ -154,3 +158,7 @@ class Kin(SessionReads):
         from .trees.conflicts import resolve
 
         return resolve(self._engine, self.id, conflict, choice, by)
+
+
+def _given(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {} if value is None else value

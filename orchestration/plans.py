@@ -143,15 +143,29 @@ class Plan:
         """A plan from a .yaml, .yml or .json file. Raises PlanError naming the file."""
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as fault:
-            raise PlanError(f"plan file {path} cannot be read: {fault.strerror}") from None
-        except UnicodeDecodeError as fault:
-            raise PlanError(f"plan file {path} is not UTF-8 text: {fault}") from None
-        try:
-            return cls.from_dict(_parse(text, path.suffix))
+            return cls.from_dict(data_of(path, "plan"))
+        except PlanFileError:
+            raise
         except PlanError as fault:
             raise PlanError(f"{path}: {fault}") from None
+
+
+class PlanFileError(PlanError):
+    """A file cannot be read, or holds neither YAML nor JSON."""
+
+
+def data_of(path: Path, what: str) -> Any:
+    """What a .yaml, .yml or .json file holds. Raises PlanFileError naming the file."""
+    try:
+        return _parse(path.read_text(encoding="utf-8"), path.suffix)
+    except OSError as fault:
+        raise PlanFileError(f"{what} file {path} cannot be read: {fault.strerror}") from None
+    except UnicodeDecodeError as fault:
+        raise PlanFileError(f"{what} file {path} is not UTF-8 text: {fault}") from None
+    except PlanError as fault:
+        raise PlanFileError(f"{path}: {fault}") from None
+    except ValueError as fault:  # no file can have that name
+        raise PlanFileError(f"{what} file {str(path)!r:.100} cannot be read: {fault}") from None
 
 
 def _parse(text: str, suffix: str) -> Any:

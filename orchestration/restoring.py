@@ -42,11 +42,11 @@ def checkpoint(engine: Engine, session_id: str, label: str = "") -> str:
 def checkpoint_number(session_id: str, checkpoint_id: str | int) -> int:
     """The number in a checkpoint's id. Raises CheckpointNotFound for another session's or for what is no id."""
     if isinstance(checkpoint_id, int):
-        if 0 <= checkpoint_id < 10**9:
+        if 0 <= checkpoint_id < 10**9 and not isinstance(checkpoint_id, bool):
             return checkpoint_id
-    elif re.fullmatch("[0-9]{1,9}", checkpoint_id):
+    elif isinstance(checkpoint_id, str) and re.fullmatch("[0-9]{1,9}", checkpoint_id):
         return int(checkpoint_id)
-    else:
+    elif isinstance(checkpoint_id, str):
         match = _CHECKPOINT.fullmatch(checkpoint_id)
         if match is not None and match["session"] == session_id:
             return int(match["number"])

@@ -78,6 +78,7 @@ class Session(Kin):
         """
         from .conversations import sending
 
+        sending.check_waiting(timeout, listen)
         engine, beyond = self._engine, self.last_event()
         name = sending.send(engine, self.id, text, max_iterations, agent, model)
         if self._attend is not None:

@@ -18,7 +18,7 @@ from .engine import Engine
 from .guard.access import SESSIONS, Caller
 from .plans import Plan
 from .session import Session
-from .sizes import check_text, mapping, words
+from .sizes import check_id, check_text, mapping, words
 from .states import SESSION_STATES
 from .templates import Templates
 from .trees import branching
@@ -45,6 +45,7 @@ class Sessions:
         self._caller = engine.caller if caller is None else caller
 
     def _handle(self, session_id: str, owner: str | None = None) -> Session:
+        check_id(session_id)
         return Session(self._engine, session_id, self._waker, self._attend, self._caller, owner)
 
     def _started(self, plan: Plan | None, order: control.Order) -> Session:

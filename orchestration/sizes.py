@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..config import Settings
-from ..errors import PlanError, SessionError, TooLarge
+from ..errors import PlanError, SessionError, SessionNotFound, TooLarge
 from ..storage import serial
 from ..storage.keys.codec import MARK
-from .plans import Step
+from .plans import Plan, Step
 
 MOST_TAGS = 100
 
@@ -24,6 +24,12 @@ def check_text(name: str, value: Any, most: int) -> None:
         raise SessionError(f"{name} holds a NUL character or half a surrogate pair, which is not text")
     if value.startswith(MARK):
         raise SessionError(f"{name} begins with {MARK}, as only what is sealed does")
+
+
+def check_id(session_id: Any) -> None:
+    """Raise SessionNotFound for what no session can be called."""
+    if not isinstance(session_id, str) or not serial.is_storable(session_id):
+        raise SessionNotFound(f"no session {session_id!r:.100}; an id is text")
 
 
 def words(name: str, value: Any, kinds: tuple[type, ...] = (str,)) -> list[str]:
@@ -41,6 +47,12 @@ def mapping(name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise SessionError(f"{name} must be an object, found {value!r:.200}")
     return value
+
+
+def check_plan(plan: Any) -> None:
+    """Raise PlanError for what is no plan."""
+    if not isinstance(plan, Plan):
+        raise PlanError(f"a plan must be a Plan, found {type(plan).__name__}; Plan.from_file and from_dict make one")
 
 
 def check_count(tags: Sequence[str]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
-from ..errors import SessionError, TemplateNotFound
+from ..errors import PlanError, SessionError, TemplateNotFound
 from ..storage import events, serial
 from ..storage import templates as rows
 from ..storage.states.protocol import Origin
@@ -14,15 +15,17 @@ from . import control
 from .engine import Engine
 from .guard.access import SESSIONS, Caller, Right, needs
 from .guard.doors import guarded_plan
-from .plans import Plan
+from .plans import Plan, data_of
 from .rows import check_agents
-from .sizes import check_count, check_requests, check_text, document_text, mapping, words
+from .sizes import check_count, check_plan, check_requests, check_text, document_text, mapping, words
 from .state import copying
 from .state.scopes import Scope, check_key
 from .turn import Turn
 from .views import moment
 
 _LONGEST_NAME: Final = 200
+#: What a template's file may say.
+_KEYS: Final = ("name", "description", "plan", "preferences", "tags", "state", "updated_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,38 @@ class Template:
     tags: Sequence[str] = ()
     state: Mapping[str, Any] = field(default_factory=dict)
     updated_at: str | None = None
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Template:
+        """A template from a .yaml, .yml or .json file: a mapping with what `to_dict` gives, all of it may be missing.
+
+        The name is else the file's; `plan` may also be the path of a plan's file, from the folder of this one. Raises
+        PlanError and SessionError naming the file.
+        """
+        path = Path(path)
+        data = data_of(path, "template")
+        if not isinstance(data, Mapping):
+            raise SessionError(f"{path}: a template is a mapping with {', '.join(_KEYS)}; found {type(data).__name__}")
+        for key in data:
+            if key not in _KEYS:
+                raise SessionError(f"{path}: unknown key {key!r:.100} of a template; allowed: {', '.join(_KEYS)}")
+        given = {key: value for key, value in data.items() if value is not None and key != "updated_at"}
+        plan = given.get("plan")
+        if isinstance(plan, str):
+            given["plan"] = Plan.from_file(path.parent / plan)
+        elif plan is not None:
+            try:
+                given["plan"] = Plan.from_dict(plan)
+            except PlanError as fault:
+                raise PlanError(f"{path}: {fault}") from None
+        return cls(**{"name": path.stem, **given})
+
+    def to_yaml(self) -> str:
+        """The template as the YAML text that `from_file` reads."""
+        import yaml
+
+        said = {key: value for key, value in self.to_dict().items() if value and key != "updated_at"}
+        return str(yaml.safe_dump(said, sort_keys=False, allow_unicode=True))
 
     def to_dict(self) -> dict[str, Any]:
         """The template as JSON-able data."""
@@ -66,7 +101,7 @@ class Templates:
     @needs("admin")
     def save(
         self,
-        name: str,
+        name: str | Template,
         *,
         plan: Plan | None = None,
         preferences: Mapping[str, Any] | None = None,
@@ -74,15 +109,19 @@ class Templates:
         state: Mapping[str, Any] | None = None,
         description: str = "",
     ) -> None:
-        """Write a template, in the place of the one of that name. Raises PlanError for a plan that could not be run,
-        and SessionError.
+        """Write a template, in the place of the one of that name; or a whole `Template`, such as one that was read from
+        a file. Raises PlanError for a plan that could not be run, and SessionError.
         """
+        if isinstance(name, Template):
+            given = {field: getattr(name, field) for field in ("plan", "preferences", "tags", "state", "description")}
+            return self.save(name.name, **given)
         engine, tenant = self._engine, self._caller.tenant
         check_text("name of a template", name, _LONGEST_NAME)
         check_text("description of a template", description, 10_000)
         if not name.strip():
             raise SessionError(f"name of a template is empty; allowed: 1 to {_LONGEST_NAME} characters")
         if plan is not None:
+            check_plan(plan)
             check_agents(plan.steps, engine.registry)
             check_requests(plan.steps, engine.settings.max_request_bytes)
         tags = words("tags", tags)

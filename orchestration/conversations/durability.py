@@ -48,6 +48,8 @@ from ..context import Context, current
 
 #: Text of a model is handed out as partial results at most so often, in seconds.
 PIECE_SECONDS = 0.05
+#: Characters of a piece: as JSON fewer bytes than a partial result may have, whatever they are.
+_PIECE = 20_000
 #: Characters of a tool's error that the model is told.
 _TOLD = 2000
 #: What a tool raises that is not for the model to mend.
@@ -332,7 +334,8 @@ class _Pieces:
             self._tell()
 
     def _tell(self) -> None:
-        if self._text:
-            self._ctx.partial({"request": self._request, "at": self._at, "text": self._text})
-            self._at, self._text = self._at + len(self._text), ""
+        while self._text:
+            piece, self._text = self._text[:_PIECE], self._text[_PIECE:]
+            self._ctx.partial({"request": self._request, "at": self._at, "text": piece})
+            self._at += len(piece)
             self._next = time.monotonic() + PIECE_SECONDS

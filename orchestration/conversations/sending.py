@@ -51,14 +51,36 @@ def is_conversation(agent: Agent) -> bool:
     return bool(getattr(agent.function, "answers_messages", False))
 
 
+def check_message(text: str) -> None:
+    """Raise SessionError for what is no message."""
+    check_text("message", text, _MOST_CHARACTERS)
+    if not text.strip():
+        raise SessionError("a message is empty; allowed: text")
+
+
+def check_waiting(timeout: float | None, listen: Callable[[events.Event], None] | None) -> None:
+    """Raise SessionError for what nobody can wait with, before a message is sent."""
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool) and timeout == timeout  # no NaN
+    if timeout is not None and not is_number:
+        raise SessionError(f"timeout is {timeout!r:.60}; allowed: seconds, or None to wait for ever")
+    if listen is not None and not callable(listen):
+        raise SessionError(f"listen is {listen!r:.60}; allowed: a function of an event")
+
+
+def check_answers(engine: Engine, name: str) -> None:
+    """Raise SessionError for an agent that answers no messages."""
+    found = engine.registry.find(name) if isinstance(name, str) else None
+    if found is None or not is_conversation(found):
+        known = [one for one in engine.registry.names() if is_conversation(engine.registry.get(one))]
+        raise SessionError(f"agent {name!r:.100} answers no messages; there are: {', '.join(known) or 'none'}")
+
+
 def send(engine: Engine, session_id: str, text: str, iterations: int, agent: str | None, model: str | None) -> str:
     """Add a message to a session, behind those that were not answered yet; gives the name of its step.
 
     Raises SessionError for what is no message, and for a session that has ended.
     """
-    check_text("message", text, _MOST_CHARACTERS)
-    if not text.strip():
-        raise SessionError("a message is empty; allowed: text")
+    check_message(text)
     if not isinstance(iterations, int) or isinstance(iterations, bool) or not 1 <= iterations <= MOST_ITERATIONS:
         raise SessionError(f"max_iterations is {iterations!r:.60}; allowed: 1 to {MOST_ITERATIONS:,}")
     request = {"text": text, "max_iterations": iterations}
@@ -66,10 +88,7 @@ def send(engine: Engine, session_id: str, text: str, iterations: int, agent: str
         check_text("model", model, 500)
         request["model"] = model
     name = agent or engine.database.read(lambda tx: _agent_of(tx, session_id))
-    found = engine.registry.find(name)
-    if found is None or not is_conversation(found):
-        known = [one for one in engine.registry.names() if is_conversation(engine.registry.get(one))]
-        raise SessionError(f"agent {name!r} answers no messages; there are: {', '.join(known) or 'none'}")
+    check_answers(engine, name)
     return _sent(engine, session_id, Step(name=MESSAGE, agent=name, request=request))
 
 

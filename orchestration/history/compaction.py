@@ -19,7 +19,7 @@ from ...storage.histories.sql import SqlPlace
 from ..engine import Engine
 from ..guard.doors import place_of
 from ..turn import Turn
-from .entries import all_shown, body_of, item_of
+from .entries import all_shown, body_of, item_of, whole
 from .summaries import summarise
 from .tokens import tokens_of
 
@@ -64,8 +64,7 @@ def compact(engine: Engine, session_id: str, keep_last: int, dry_run: bool = Fal
 
     Raises HistoryError, HistoryConflict if entries were taken out meanwhile, SessionError where it is archived.
     """
-    if not isinstance(keep_last, int) or keep_last < 0:
-        raise HistoryError(f"keep_last = {keep_last!r} is not allowed; allowed: a whole number, at least 0")
+    keep_last = whole("keep_last", keep_last)
     place, counter = of_database(engine, session_id), tokens_of(engine.settings.model)
     found = engine.database.read(lambda tx: sessions.status(tx, session_id))
     if found is not None and found[0] == "archived":  # its entries are in its file

@@ -26,6 +26,8 @@ from ...storage.histories.protocol import HistoryError, Item, Kept
 #: Marks of entries.
 IMPORTANT: Final = 1
 PROMPT: Final = 2
+#: The largest number of an entry.
+_MOST: Final = 2**62
 #: At least one of these makes an object an entry.
 _ONE_OF: Final = ("role", "user_request", "response")
 #: Times outside of these would not come back to the microsecond.
@@ -56,6 +58,13 @@ _OF_METADATA: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
     "important": ("true or false", lambda v: isinstance(v, bool)),
     "category": ("text", lambda v: isinstance(v, str)),
 }
+
+
+def whole(what: str, value: Any, least: int = 0) -> int:
+    """A count or number of entries, up to the largest that there can be. Raises HistoryError for what is none."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise HistoryError(f"{what} is {value!r:.100}; allowed: a whole number, at least {least}")
+    return min(value, _MOST)
 
 
 def body_of(entry: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
+from uuid import uuid4
 
 from ...config.urls import masked
 from ...errors import SessionNotFound
@@ -13,6 +14,7 @@ from ...storage.histories.protocol import HistoryConflict, HistoryError, Item, K
 from ...storage.histories.sql import SqlPlace
 from ..engine import Engine
 from ..guard.access import Caller
+from ..sizes import check_id
 from .entries import mark_of
 from .pages import pages
 
@@ -25,9 +27,11 @@ class Histories:
         self._caller = caller
 
     def list(self) -> Iterator[tuple[str, int]]:
-        """(session id, entries) of the sessions in which something was said, in order."""
-        place = self._engine.conversations
-        return ((name, place.count(name)) for name in place.conversations() if self._may_read(name))
+        """(session id, entries) of the sessions in which something was said, in order; those that a branch shares are
+        counted as well.
+        """
+        place, trees = self._engine.conversations, self._engine.trees
+        return ((name, trees.place(name).count(name)) for name in place.conversations() if self._may_read(name))
 
     def _may_read(self, session_id: str) -> bool:
         access = self._engine.access
@@ -46,17 +50,38 @@ class Histories:
         that keeps nothing.
         """
         engine = self._engine
+        if not isinstance(to, str):
+            raise HistoryError(f"histories cannot be moved to {to!r:.100}; allowed: a URL, or '' for the database")
+        check_id(session_id)
         owner = engine.access.owner_of(self._caller, session_id)
         engine.access.require(self._caller, "admin", f"session:{session_id}", owner=owner)
         if to == engine.settings.history_url:
-            raise HistoryError(f"histories live at {masked(to) or 'the database of the sessions'} already")
+            raise _there_already(to)
         target = open_place(to, engine.database, engine.blobs, engine.settings.inline_result_bytes)
         if not target.capabilities.durable:
             raise HistoryError(f"{masked(to)} keeps nothing when this process ends; name a durable place")
         try:
+            if is_same_place(engine.conversations, target):
+                raise _there_already(to)
             return move(engine.conversations, target, session_id)
         finally:
             target.close()
+
+
+def _there_already(url: str) -> HistoryError:
+    return HistoryError(f"histories live at {masked(url) or 'the database of the sessions'} already")
+
+
+def is_same_place(one: Place, other: Place) -> bool:
+    """Whether what is written to one place is read from the other: a folder and a server have many names."""
+    if isinstance(one, SqlPlace) or isinstance(other, SqlPlace):
+        return isinstance(one, SqlPlace) and isinstance(other, SqlPlace)
+    name = f"probe-{uuid4().hex}"
+    other.append(name, [Item(b'{"role":"probe"}')])
+    try:
+        return one.count(name) > 0
+    finally:
+        other.delete(name)
 
 
 def move(source: Place, target: Place, name: str) -> int:

@@ -22,7 +22,7 @@ from ..guard.access import Right, needs
 from ..guard.doors import place_of
 from ..turn import Turn
 from .compaction import Compacted, compact, put_away, summed_up, uncompact
-from .entries import IMPORTANT, all_shown, body_of, item_of
+from .entries import IMPORTANT, all_shown, body_of, item_of, whole
 from .lines import BadLine, Lines, check, entries_of
 from .pages import pages
 from .reading import reads_of
@@ -71,6 +71,8 @@ class History:
     @needs("write")
     def extend(self, entries: Iterable[Mapping[str, Any]]) -> int:
         """Append entries next to each other, all of them or none; gives how many. Raises as `append`."""
+        if not isinstance(entries, Iterable):
+            raise HistoryError(f"entries are {entries!r:.100}; allowed: a list of objects")
         items = [self._item(entry) for entry in entries]
         self._append(items)
         return len(items)
@@ -151,8 +153,7 @@ class History:
     @needs("read")
     def last(self, n: int) -> list[dict[str, Any]]:
         """The last `n` entries, in order."""
-        if not isinstance(n, int) or n < 0:
-            raise HistoryError(f"the last {n!r} entries cannot be read; allowed: a whole number, at least 0")
+        n = whole("entries to be read", n)
         if isinstance(self._place, SqlPlace):
             return self._shown(self._place.newest(self._id, n))
         return self._shown(self._place.load(self._id, limit=n, newest=True))
@@ -160,11 +161,14 @@ class History:
     @needs("read")
     def range(self, first: int, last: int | None = None) -> list[dict[str, Any]]:
         """The entries with the numbers `first` to `last` (both are in; None: to the end)."""
+        first = whole("the first number of a range", first)
+        last = None if last is None else whole("the last number of a range", last)
         return self._shown(self._place.load(self._id, first, last))
 
     @needs("read")
     def all(self, after: int = 0) -> Iterator[dict[str, Any]]:
         """Entries in order, read page by page; those with numbers over `after`."""
+        after = whole("after", after)
         for kept in pages(self._place, self._id, after):
             self._require("read")  # it may have been taken back since the last page
             yield from self._shown(kept)
@@ -207,6 +211,8 @@ class History:
     @needs("read")
     def export_lines(self, stream: TextIO) -> int:
         """Write all entries to a stream as JSON lines in ASCII, also those that were put away; gives how many."""
+        if not hasattr(stream, "write"):
+            raise HistoryError(f"{stream!r:.100} is nothing to write to; allowed: an open text file")
         count = 0
         for entry in self.whole():
             stream.write(json.dumps(entry) + "\n")
@@ -214,15 +220,17 @@ class History:
         return count
 
     @needs("write")
-    def import_lines(self, file: Path, skip_bad: bool = False) -> tuple[int, list[BadLine]]:
+    def import_lines(self, file: Path | str, skip_bad: bool = False) -> tuple[int, list[BadLine]]:
         """Append the entries of a file of JSON lines, all of them or none; gives how many, and the lines that are none.
 
         They are what `export_lines` writes, or any objects that are entries, as `{"role": ..., "content": ...}`. The
         file is read twice, in constant memory. Raises BadLines, which names the lines, unless they are to be skipped.
         """
-        lines = Lines(file, self._engine.settings.max_result_bytes)
-        bad = check(lines, self._item, skip_bad)
-        return self.pour(lambda: entries_of(lines, {one.line for one in bad})), bad
+        if not isinstance(file, Path | str):
+            raise HistoryError(f"{file!r:.100} is no file of JSON lines; allowed: a path")
+        lines = Lines(Path(file), self._engine.settings.max_result_bytes)
+        count, bad = check(lines, self._item, skip_bad)
+        return self.pour(lambda: entries_of(lines, count, {one.line for one in bad})), bad
 
     # -- what a model is shown ---------------------------------------------------------------------------------------
 
@@ -249,8 +257,7 @@ class History:
         """Let windows leave out entries that are not important, but for the newest `keep`; gives how many more they
         leave out now. All of them stay in the history.
         """
-        if not isinstance(keep, int) or keep < 0:
-            raise HistoryError(f"keep = {keep!r} is not allowed; allowed: a whole number, at least 0")
+        keep = whole("keep", keep)
         border = self._border(keep)
 
         def work(turn: Turn) -> tuple[int, int]:

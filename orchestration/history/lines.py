@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,11 @@ _NAMED: Final = 10
 _MOST_BAD: Final = 100_000
 #: Records of an exported session that are no entries of its history.
 _OTHER_RECORDS: Final = ("session", "step", "result", "finding", "conflict", "partial", "event")
+#: What an exported session is described by, and another one can be.
+_DESCRIBES: Final = (
+    *("query", "user", "title", "type", "agent", "priority", "tags", "notes"),
+    *("preferences", "metadata", "permissions", "file_paths"),
+)
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -34,7 +40,8 @@ class BadLines(HistoryError):
     def __init__(self, file: Path, lines: list[BadLine]) -> None:
         named = "; ".join(f"line {one.line}: {one.reason}" for one in lines[:_NAMED])
         more = f"; and {len(lines) - _NAMED:,} more" if len(lines) > _NAMED else ""
-        super().__init__(f"{file} has {len(lines):,} lines that are no entries, nothing was written: {named}{more}")
+        what = "1 line that is no entry" if len(lines) == 1 else f"{len(lines):,} lines that are no entries"
+        super().__init__(f"{file.name} has {what}, nothing was written: {named}{more}")
         self.lines = lines
 
 
@@ -52,6 +59,8 @@ class Lines:
                 yield from enumerate(self._read(stream), 1)
         except OSError as fault:
             raise HistoryError(f"{self.file} cannot be read: {fault.strerror or fault}") from fault
+        except ValueError as fault:  # no file can have that name
+            raise HistoryError(f"{str(self.file)!r:.100} cannot be read: {fault}") from fault
 
     def _read(self, stream: BinaryIO) -> Iterator[bytes | None]:
         first = True
@@ -92,22 +101,34 @@ def _parsed(lines: Lines) -> Iterator[tuple[int, dict[str, Any] | str]]:
             yield number, f"no record of a session ({record!r:.40})"
 
 
-def check(lines: Lines, taken: Callable[[Mapping[str, Any]], Any], skip_bad: bool) -> list[BadLine]:
-    """Go through all lines and give those that `taken` does not take. Raises BadLines if there are any, unless they are
-    to be skipped; and HistoryError for a file that seems to be none of entries.
+def described(file: Path, longest: int) -> dict[str, Any]:
+    """What describes the session that an exported file is of, as `Sessions.create` takes it; of other files nothing."""
+    for _, line in Lines(file, longest):
+        with contextlib.suppress(StorageError):
+            found = serial.decode(line) if line is not None else None
+            if isinstance(found, dict) and found.get("record") == "session" and "plan_document" in found:
+                return {name: found[name] for name in _DESCRIBES if name in found}
+        break
+    return {}
+
+
+def check(lines: Lines, taken: Callable[[Mapping[str, Any]], Any], skip_bad: bool) -> tuple[int, list[BadLine]]:
+    """Go through all lines; gives how many `taken` takes, and those that it does not. Raises BadLines if there are any,
+    unless they are to be skipped; and HistoryError for a file that seems to be none of entries.
     """
-    bad: list[BadLine] = []
+    good, bad = 0, list[BadLine]()
     for number, found in _parsed(lines):
         reason = found if isinstance(found, str) else _refused(found, taken)
+        good += reason is None
         if reason is not None:
             bad.append(BadLine(number, reason))
             if len(bad) > _MOST_BAD:
                 raise HistoryError(
-                    f"{lines.file} has over {_MOST_BAD:,} lines that are no entries; nothing was written"
+                    f"{lines.file.name} has over {_MOST_BAD:,} lines that are no entries; nothing was written"
                 )
     if bad and not skip_bad:
         raise BadLines(lines.file, bad)
-    return bad
+    return good, bad
 
 
 def _refused(entry: dict[str, Any], taken: Callable[[Mapping[str, Any]], Any]) -> str | None:
@@ -118,11 +139,20 @@ def _refused(entry: dict[str, Any], taken: Callable[[Mapping[str, Any]], Any]) -
     return None
 
 
-def entries_of(lines: Lines, without: set[int]) -> Iterator[dict[str, Any]]:
-    """The entries of the lines, but for those numbers. Raises HistoryError if the file has changed since `check`."""
+def entries_of(lines: Lines, count: int, without: set[int]) -> Iterator[dict[str, Any]]:
+    """The entries of the lines, so many, but for those numbers. Raises HistoryError if the file has changed since
+    `check`, as a pipe has, of which nothing is left.
+    """
+    given = 0
     for number, found in _parsed(lines):
         if number in without:
             continue
         if isinstance(found, str):
-            raise HistoryError(f"{lines.file} has changed while it was read: line {number} is now {found}")
+            raise HistoryError(f"{lines.file.name} has changed while it was read: line {number} is now {found}")
+        given += 1
         yield found
+    if given != count:
+        raise HistoryError(
+            f"{lines.file.name} had {count:,} entries, and {given:,} when it was read again, so nothing was written: "
+            "a file is read twice, and must not be a pipe"
+        )

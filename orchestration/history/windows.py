@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from ...storage.histories.protocol import HistoryError, Place
-from .entries import IMPORTANT, PROMPT, has_passed, shown
+from .entries import IMPORTANT, PROMPT, has_passed, shown, whole
 from .tokens import Tokens
 
 #: Entries that are read at once.
@@ -70,11 +70,15 @@ class Limits:
 
     def check(self) -> None:
         """Raises HistoryError for a limit that is not allowed."""
-        for name, value in (("max_entries", self.max_entries), ("max_tokens", self.max_tokens)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise HistoryError(f"{name} of a window is {value!r}; allowed: a whole number over 0")
-        if self.since is not None and self.since.tzinfo is None:
-            raise HistoryError(f"since is {self.since.isoformat()} without a time zone; allowed: an aware datetime")
+        for name, value, least in (
+            ("max_entries", self.max_entries, 1),
+            ("max_tokens", self.max_tokens, 1),
+            ("until", self.until, 0),
+        ):
+            if value is not None:
+                whole(f"{name} of a window", value, least)
+        if self.since is not None and (not isinstance(self.since, datetime) or self.since.tzinfo is None):
+            raise HistoryError(f"since of a window is {str(self.since)!r:.100}; allowed: a datetime with a time zone")
 
 
 def window(place: Place, conversation: str, limits: Limits, counter: Tokens) -> Window:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from .scoring import Scorer
-from .sentences import Sentence, row_sentences, sentences_of, worth_quoting
+from .sentences import Sentence, is_plain, row_sentences, sentences_of, worth_quoting
 
 #: How many sentences of a document are kept.
 NOTES_PER_DOCUMENT = 12
@@ -17,6 +17,8 @@ _COMMENT_WORTH = 0.7
 #: What the description of a parameter, a row of a table, and one that had to be cut count.
 _PARAMETER_WORTH, _ROW_WORTH, _CUT_WORTH = 0.85, 0.9, 0.7
 _WHOLE_COMMENT = 320
+#: The share of the question that a plain sentence has to cover, where a document holds none that is worth quoting.
+_WHOLE_QUESTION = 0.9
 
 
 def notes_of(document: dict[str, Any], scorer: Scorer) -> list[dict[str, Any]]:
@@ -25,11 +27,9 @@ def notes_of(document: dict[str, Any], scorer: Scorer) -> list[dict[str, Any]]:
     A note is `{text, line_start, line_end, page, heading, score, covered, path, title}`. A sentence that leans on the
     one before it ("This ...") is taken with it, or scores less where that one cannot be quoted.
     """
-    notes: list[dict[str, Any]] = []
-    for passage in document["passages"]:
-        heading = passage["heading"] if passage["heading"] != document["title"] else ""
-        for block in passage["blocks"]:
-            notes += _block_notes(block, heading, passage, document, scorer)
+    notes = _notes(document, scorer, worth_quoting) or [
+        note for note in _notes(document, scorer, _is_plain) if scorer.share(set(note["covered"])) >= _WHOLE_QUESTION
+    ]
     notes.sort(key=lambda note: (-note["score"], note["page"] or 0, note["line_start"]))
     kept: list[dict[str, Any]] = []
     for note in notes:
@@ -40,12 +40,30 @@ def notes_of(document: dict[str, Any], scorer: Scorer) -> list[dict[str, Any]]:
     return kept
 
 
+def _is_plain(text: str, kind: str) -> bool:
+    return kind == "prose" and is_plain(text)
+
+
+def _notes(document: dict[str, Any], scorer: Scorer, is_worth: Callable[[str, str], bool]) -> list[dict[str, Any]]:
+    notes: list[dict[str, Any]] = []
+    for passage in document["passages"]:
+        heading = passage["heading"] if passage["heading"] != document["title"] else ""
+        for block in passage["blocks"]:
+            notes += _block_notes(block, heading, passage, document, scorer, is_worth)
+    return notes
+
+
 def _block_notes(
-    block: dict[str, Any], heading: str, passage: dict[str, Any], document: dict[str, Any], scorer: Scorer
+    block: dict[str, Any],
+    heading: str,
+    passage: dict[str, Any],
+    document: dict[str, Any],
+    scorer: Scorer,
+    is_worth: Callable[[str, str], bool],
 ) -> list[dict[str, Any]]:
     kind = block["kind"]
     notes = []
-    for text, sentence in _statements(block, passage):
+    for text, sentence in _statements(block, passage, is_worth):
         above = f"{heading} {block['label']}" if kind == "row" else heading
         score = scorer.score(sentence.own or text, above, document["title"]) * _worth(text, kind)
         if sentence.leans and text == sentence.text:
@@ -77,7 +95,9 @@ def _worth(text: str, kind: str) -> float:
     return _PARAMETER_WORTH if re.match(r"`[*\w]+(=[^`]*)?`: ", text) else 1.0
 
 
-def _statements(block: dict[str, Any], passage: dict[str, Any]) -> Iterator[tuple[str, Sentence]]:
+def _statements(
+    block: dict[str, Any], passage: dict[str, Any], is_worth: Callable[[str, str], bool]
+) -> Iterator[tuple[str, Sentence]]:
     """What a block says that can be quoted: each sentence, with the one before where it leans on that one."""
     kind, lines = block["kind"], [(number, line) for number, line in block["lines"]]
     if kind == "row":
@@ -92,7 +112,7 @@ def _statements(block: dict[str, Any], passage: dict[str, Any]) -> Iterator[tupl
         yield text, Sentence(text, said[0].line_start, setting["lines"][-1][0], False)
         return
     for index, sentence in enumerate(said):
-        if worth_quoting(sentence.text, kind):
+        if is_worth(sentence.text, kind):
             text, first = _with_the_one_before(said, index, kind)
             yield text, replace(sentence, line_start=first)
 

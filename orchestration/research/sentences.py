@@ -114,7 +114,7 @@ def clean(line: str, escapes: bool = True) -> str:
 
 def sentences_of(lines: list[tuple[int, str]], kind: str) -> list[Sentence]:
     """The sentences of a block's lines, given as (number, text); none for code and data."""
-    if kind not in ("prose", "item", "comment"):
+    if kind not in ("prose", "item", "comment") or not lines:
         return []
     text, offsets, numbers = _joined(lines, escapes=kind != "comment")
     found: list[Sentence] = []
@@ -224,3 +224,10 @@ def worth_quoting(text: str, kind: str) -> bool:
         return False
     balanced = text.count("(") == text.count(")") and text.count("`") % 2 == 0 and text.count('"') % 2 == 0
     return balanced and not _PERSON.search(text) and "..." not in text and "…" not in text
+
+
+def is_plain(text: str) -> bool:
+    """True for a short plain sentence, worth quoting only where it says all that is asked: `Acme sells cocoa.`"""
+    if not 3 <= len(text.split()) <= 12 or _NOISE.match(text) or _PERSON.search(text):
+        return False
+    return bool(re.fullmatch(r"[A-ZÀ-Þ][^|{}<>=\\$;#~^@`\n]*[.!]", text)) and "..." not in text

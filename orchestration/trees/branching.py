@@ -99,6 +99,10 @@ def _check_texts(wanted: Wanted) -> None:
         check_text(what, value, most)
     if not wanted.name.strip():
         raise SessionError("name of a branch is empty; allowed: 1 to 200 characters")
+    if wanted.at is not None and (not isinstance(wanted.at, int | str) or isinstance(wanted.at, bool)):
+        raise SessionError(
+            f"a branch begins at {wanted.at!r:.100}; allowed: the number of an entry, or the id of a checkpoint"
+        )
 
 
 def _state(

@@ -50,7 +50,7 @@ def here(env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_over_a_pipe_each_line_is_a_message_or_a_command(env: dict[str, str], tmp_path: Path) -> None:
-    lines = ["hello", "", "shout loud", "/history 2", "/sessions", "/export talk.jsonl", "/help", "/exit", "never"]
+    lines = ["hello", "", "shout loud", "/history 4", "/sessions", "/export talk.jsonl", "/help", "/exit", "never"]
     done = piped(env, tmp_path, "\n".join(lines), "--agent", "talker.cli")
     assert done.returncode == 0, done.stderr
     answers, _, rest = done.stdout.partition("They shout: LOUD")
@@ -58,6 +58,7 @@ def test_over_a_pipe_each_line_is_a_message_or_a_command(env: dict[str, str], tm
     assert "tool: LOUD\nassistant: They shout: LOUD" in rest
     (id_,) = re.findall(r"\* (\S+)  hello\n", rest)
     assert "/export" in rest and "never" not in done.stdout
+    assert 'assistant: calls shout {"text": "loud"}' in rest
     exported = [json.loads(line) for line in (tmp_path / "talk.jsonl").read_text().splitlines()]
     roles = [entry["role"] for entry in exported]
     assert roles == ["system", "user", "assistant", "user", "assistant", "tool", "assistant"]
@@ -119,6 +120,10 @@ def test_without_a_model_a_folder_answers(here: Callable[..., Result], tmp_path:
     (tmp_path / "docs" / "guide.md").write_text("# Guide\n\nThe visibility timeout of a queue is one hour.\n")
     done = here("What is the visibility timeout?\n", "--folder", "docs")
     assert done.exit_code == 0 and "is one hour. [1]" in done.stdout and "[1] guide.md:3" in done.stdout
+    assert "CELERIAC_MODEL" in done.stderr and done.stderr.count("\n") == 1
+    (tmp_path / "docs" / "guide.md").write_text("# Suppliers\n\nAcme Trading supplies the cocoa.\n")
+    short = here("Who supplies the cocoa?\n/exit\n", "--folder", "docs")
+    assert short.stdout == "Acme Trading supplies the cocoa. [1]\n\n[1] guide.md:3\n"
     nothing = here("hello\n")
     assert nothing.exit_code == 1 and "CELERIAC_MODEL" in nothing.stderr and nothing.stderr.count("\n") == 1
 
@@ -133,6 +138,36 @@ def test_what_cannot_be_gone_on_with_is_one_line(here: Callable[..., Result], tm
         done = here("hello\n", "--session", session_id)
         assert done.exit_code == 2 and said in done.stderr and done.stderr.count("\n") == 1
         assert not done.stdout
+
+
+def test_what_cannot_be_asked_begins_no_session(here: Callable[..., Result], tmp_path: Path) -> None:
+    for agent in ("nope", "research.locate"):
+        done = here("hello\n", "--agent", agent)
+        assert done.exit_code == 2 and f"agent '{agent}' answers no messages" in done.stderr
+    done = here("nul \x00\n" + "x" * 1_000_001, "--agent", "talker.cli")
+    assert done.exit_code == 1 and [line.split()[1] for line in done.stderr.splitlines()] == ["message"] * 2
+    c = Celeriac(data_dir=tmp_path / "data", embed=False)
+    assert c.sessions.list() == []
+    c.close()
+
+
+def test_a_piece_of_an_answer_may_be_large(here: Callable[..., Result]) -> None:
+    said = "ü" * 300_000
+    done = here(f"{said}\n", "--agent", "talker.cli", "--json")
+    assert done.exit_code == 0, done.stdout[-500:]
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "".join(e["text"] for e in events if e["event"] == "text") == f"you said {said} " == events[-1]["result"]
+
+
+def test_a_branch_that_is_cleared_tells_its_own_entries(
+    here: Callable[..., Result],
+) -> None:
+    done = here("one\n/branch\ntwo\n/clear\n/clear\n/history\n", "--agent", "talker.cli")
+    assert [text for text in done.stderr.splitlines() if "deleted" in text] == [
+        "2 entries deleted",
+        "0 entries deleted",
+    ]
+    assert "user: one" in done.stdout and "user: two" not in done.stdout
 
 
 def test_in_a_terminal_lines_are_edited_and_answers_stream(env: dict[str, str], tmp_path: Path) -> None:

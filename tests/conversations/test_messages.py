@@ -483,6 +483,18 @@ def test_what_is_no_message_is_refused(
         session.send_message(words, iterations, agent=agent)
 
 
+@pytest.mark.parametrize(
+    "given", [{"timeout": "x"}, {"timeout": True}, {"timeout": float("nan")}, {"listen": "x"}], ids=str
+)
+def test_who_cannot_wait_for_an_answer_has_sent_nothing(
+    driver: Driver, session: Session, given: dict[str, Any]
+) -> None:
+    speak(driver, echo)
+    with pytest.raises(SessionError, match="; allowed: "):
+        session.send_message("hello", **given)
+    assert session.steps() == []
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     docs = tmp_path / "docs"

@@ -262,7 +262,7 @@ def test_a_window_leaves_out_what_is_past_and_what_was_before(celeriac: Celeriac
     assert [entry["content"] for entry in history.window()] == ["old", "passing", "new"]
     since = moment - timedelta(seconds=100)
     assert [entry["content"] for entry in history.window(since=since)] == ["passing", "new"]
-    with pytest.raises(HistoryError, match="without a time zone"):
+    with pytest.raises(HistoryError, match="a datetime with a time zone"):
         history.window(since=datetime(2026, 1, 1))
 
 
@@ -333,3 +333,51 @@ def test_a_summary_by_a_model_names_it(open_one: Callable[..., Celeriac]) -> Non
     history.add("user", "Hello there, how are you?")
     summary = history.summarize()
     assert summary.by == "test" and summary.text
+
+
+def test_a_summary_passes_over_what_has_no_words(celeriac: Celeriac) -> None:
+    history = celeriac.sessions.create().history
+    history.add("assistant", "")
+    history.append({"user_request": "", "response": None})
+    history.add("user", "The cocoa comes from Acme Trading.")
+    assert history.summarize().text == "user: The cocoa comes from Acme Trading."
+
+
+def test_what_is_no_number_of_entries_is_one_clear_error(celeriac: Celeriac) -> None:
+    history = celeriac.sessions.create().history
+    history.add("user", "hi")
+    odds: list[Any] = [-1, 1.5, "3", "", True, [], {}, b"x", object()]
+    for odd in odds:
+        for ask in (
+            lambda odd: history.last(odd),
+            lambda odd: history(odd),
+            lambda odd: history.range(odd),
+            lambda odd: history.range(1, odd),
+            lambda odd: list(history.all(odd)),
+            lambda odd: history.window(max_entries=odd),
+            lambda odd: history.window(max_tokens=odd),
+            lambda odd: history.window(until=odd),
+            lambda odd: history.window(since=odd),
+            lambda odd: history.summarize(odd),
+            lambda odd: history.prune(odd),
+            lambda odd: history.compact(odd, dry_run=True),
+        ):
+            with pytest.raises(HistoryError, match="allowed: "):
+                ask(odd)
+
+
+def test_more_entries_than_there_are_is_all_of_them(celeriac: Celeriac) -> None:
+    history = celeriac.sessions.create().history
+    history.add("user", "hi")
+    most = 10**30
+    assert [len(history.last(most)), len(history.range(1, most)), len(history.window(most, most))] == [1, 1, 1]
+    assert history.summarize(most).last == 1 and history.compact(most, dry_run=True).entries == 0
+    for odd in (None, 3, object()):
+        with pytest.raises(HistoryError, match="allowed: a list of objects"):
+            history.extend(odd)
+        with pytest.raises(HistoryError, match="allowed: a path"):
+            history.import_lines(odd)
+        with pytest.raises(HistoryError, match="allowed: an open text file"):
+            history.export_lines(odd)
+    with pytest.raises(HistoryError, match="cannot be read: embedded null"):
+        history.import_lines("\0")

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from celeriac import Celeriac
 from celeriac.errors import SettingsError
 from celeriac.interface.main import celeriac as command
 from celeriac.orchestration.history.histories import move
-from celeriac.orchestration.history.lines import BadLines
+from celeriac.orchestration.history.lines import BadLines, Lines, check, entries_of
 from celeriac.storage.histories.memory import MemoryPlace
 from celeriac.storage.histories.protocol import HistoryError, Item
 
@@ -131,6 +132,47 @@ def test_a_large_file_goes_in_and_out_in_little_memory(tmp_path: Path) -> None:
     assert (tmp_path / "out").stat().st_size > file.stat().st_size
 
 
+def test_a_session_goes_to_lines_and_back_with_what_describes_it(celeriac: Celeriac, tmp_path: Path) -> None:
+    said: dict[str, Any] = {"query": "q", "user": "ana", "title": "t", "type": "group", "agent": "shop", "notes": "n"}
+    said |= {"priority": 3, "tags": ["x"], "preferences": {"a": [1]}, "metadata": {"k": None}}
+    session = celeriac.sessions.create(**said, permissions=["docs:read"], file_paths=["/docs"])
+    session.history.add("user", "hi")
+    environ, file = {"CELERIAC_DATA_DIR": str(celeriac.settings.data_dir)}, str(tmp_path / "session.jsonl")
+
+    def run(*arguments: str) -> Any:
+        done = CliRunner().invoke(command, list(arguments), env=environ)
+        assert done.exit_code == 0, done.output
+        return done
+
+    run("sessions", "export", session.id, file)
+    made = celeriac.sessions.get(json.loads(run("sessions", "import", file, "--json").stdout)["id"])
+    shown, before = made.to_dict(), session.to_dict()
+    names = [*said, "permissions", "file_paths"]
+    assert {name: shown[name] for name in names} == {name: before[name] for name in names}
+    assert before["query"] == "q" and made.id != session.id and made.history() == session.history()
+    Path(file).write_text('{"record": "session", "plan_document": null, "tags": 3}\n')
+    refused = CliRunner().invoke(command, ["sessions", "import", file], env=environ)
+    assert refused.exit_code == 2 and "tags must be a list of texts" in refused.stderr
+
+
+def test_what_can_be_read_only_once_loses_no_entry(celeriac: Celeriac, tmp_path: Path) -> None:
+    text = '{"role": "user", "content": "hi"}\n' * 3
+    file, pipe = tmp_path / "once.jsonl", tmp_path / "pipe"
+    file.write_text(text)
+    lines = Lines(file, 1000)
+    assert check(lines, lambda entry: entry, False) == (3, [])
+    file.write_text("")
+    with pytest.raises(HistoryError, match=r"once\.jsonl had 3 entries, and 0 when it was read again"):
+        list(entries_of(lines, 3, set()))
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_text, args=(text,), daemon=True).start()
+    environ = {"CELERIAC_DATA_DIR": str(celeriac.settings.data_dir)}
+    done = CliRunner().invoke(command, ["history", "import", str(pipe)], env=environ)
+    assert done.exit_code == 0 and "3 entries" in done.stdout, done.output
+    bad = CliRunner().invoke(command, ["history", "import", "-"], input="x\n", env=environ)
+    assert bad.exit_code == 2 and "standard input has 1 line that is no entry" in bad.stderr
+
+
 # -- moving ------------------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +219,29 @@ def test_a_move_that_was_broken_off_goes_on_and_foreign_entries_stop_it() -> Non
     with pytest.raises(HistoryError, match="has another entry 1; nothing was deleted"):
         move(source, target, "b")
     assert source.count("b") == 2
+
+
+def test_moving_to_the_same_place_by_another_name_loses_nothing(
+    open_one: Callable[..., Celeriac], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    folder, number = f"file://{tmp_path / 'talks'}", redis_server.url.rpartition("/")[2]
+    aliases = {
+        "": [""],
+        folder: [f"{folder}/", f"file://{tmp_path}/link/talks", f"file://{tmp_path}/other/../talks"],
+        redis_server.url: [redis_server.url.replace("127.0.0.1", "localhost"), f"{redis_server.url}?db={number}"],
+    }
+    for url, others in aliases.items():
+        celeriac = open_one(history_url=url)
+        session = celeriac.sessions.create()
+        session.history.add("user", "stay")
+        for other in others:
+            with pytest.raises(HistoryError, match="live at .* already"):
+                celeriac.histories.move(session.id, other)
+        assert session.history.count() == 1 and list(celeriac.histories.list()) == [(session.id, 1)]
+        with pytest.raises(HistoryError, match="allowed: a URL"):
+            celeriac.histories.move(session.id, None)
+        session.history.clear()
 
 
 def test_a_place_that_cannot_make_calls_durable_says_so_when_it_is_chosen(
@@ -233,6 +298,12 @@ def test_the_command_exports_imports_counts_shows_moves_and_clears(celeriac: Cel
         assert run(*way, file).stdout == f"{file}: 2 entries\n"
         assert [json.loads(text) for text in Path(file).read_text().splitlines()] == session.history()
     whole = str(tmp_path / "whole.jsonl")
+    ranged = run("history", "show", session.id, "--from", "2", "--json").stdout
+    assert [json.loads(text)["number"] for text in ranged.splitlines()] == [2]
+    assert run("history", "show", session.id, "--to", "1", "--json").stdout.count("\n") == 1
+    summed = run("history", "summarize", session.id, "--last", "1")
+    assert summed.stdout == "assistant: Good day.\n" and "entries 2 to 2, by sentences" in summed.stderr
+    assert json.loads(run("history", "summarize", session.id, "--json").stdout)["first"] == 1
     run("sessions", "export", session.id, whole)
     for source in (file, whole):
         made = json.loads(run("history", "import", source, "--json").stdout)
@@ -249,7 +320,7 @@ def test_the_command_exports_imports_counts_shows_moves_and_clears(celeriac: Cel
     told = json.loads(run("history", "import", "-", "--json", code=2, input=b"no\n").stdout)
     assert told["entries"] == 0 and told["bad"][0]["line"] == 1
     skipped = run("history", "import", "-", "--skip-bad", "--session", session.id, input=b'{"role":"user"}\nno\n')
-    assert "1 entries, 1 lines left out" in skipped.stdout and session.history.count() == 3
+    assert "1 entry, 1 line left out" in skipped.stdout and session.history.count() == 3
 
     run("history", "move", session.id, "--to", f"file://{tmp_path / 'talks'}")
     assert session.history.count() == 0 and (tmp_path / "talks" / f"{session.id}.jsonl").exists()

@@ -43,7 +43,9 @@ def test_a_fork_runs_what_was_changed(cli: Cli, session: str) -> None:
 
 
 def test_a_tree_is_made_drawn_merged_and_compared(cli: Cli, folder: Path, session: str) -> None:
-    made = told(cli, "sessions", "branch", session, "try it", "--description", "another way", "--switch")
+    made = told(
+        cli, "sessions", "branch", session, "try it", "--description", "another way", "--creator", "lea", "--switch"
+    )
     c = Celeriac(embed=False)
     try:
         c.sessions.get(made["id"]).history.add("user", "new")
@@ -53,19 +55,24 @@ def test_a_tree_is_made_drawn_merged_and_compared(cli: Cli, folder: Path, sessio
         c.close()
     found = told(cli, "sessions", "tree", session)
     assert [one["name"] for one in found["children"]] == ["try it"] and found["children"][0]["current"]
+    assert found["children"][0]["creator"] == "lea"
     drawn = cli("sessions", "tree", made["id"]).stdout
     assert "└── " in drawn and "try it" in drawn and "* current" in drawn and "another way" in drawn
     assert told(cli, "sessions", "compare", session, made["id"])["state"] == [{"key": "k", "a": 1, "b": 2}]
-    assert "only in B" in cli("sessions", "compare", session, made["id"]).stdout
+    shown = cli("sessions", "compare", session, made["id"]).stdout
+    assert "only in B" in shown and "user: new" in shown
     merged = told(cli, "sessions", "merge", session, made["id"], code=1)
     assert merged == {"branch": made["id"], "entries": 1, "keys": [], "conflicts": [1]}
     assert "celeriac sessions resolve" in cli("sessions", "conflicts", session).stdout
     assert told(cli, "sessions", "resolve", session, "1", '"both"', "--by", "lea") == {"conflict": 1, "value": "both"}
     assert told(cli, "sessions", "conflicts", session) == []
+    assert "value, by lea" in cli("sessions", "conflicts", session, "--all").stdout
+    assert "sessions resolve" not in cli("sessions", "conflicts", session, "--all").stdout
+    assert "has no entry -1" in cli("sessions", "branch", session, "x", "--at", "-1").stderr
     assert "neither ours" in cli("sessions", "resolve", session, "1", "nonsense").stderr
     assert told(cli, "sessions", "switch", made["id"], session)["current"] == session
     refused = cli("sessions", "delete", session, "--yes")
-    assert refused.exit_code == 2 and "has 1 branches" in refused.stderr
+    assert refused.exit_code == 2 and "has a branch" in refused.stderr and "--recursive" in refused.stderr
     assert told(cli, "sessions", "delete", session, "--yes", "--recursive")["deleted"] == [session]
     assert told(cli, "sessions", "list") == []
 
@@ -78,10 +85,21 @@ def test_a_session_is_run_from_a_template(cli: Cli, folder: Path) -> None:
     run = told(cli, "run", "--template", "weekly", "--query", "parts")
     assert (run["status"], run["tags"], run["preferences"]) == ("completed", ["x"], {"a": 1})
     assert told(cli, "state", "get", f"session:{run['id']}", "k")["value"] == 1
+    queued = told(cli, "enqueue", "--template", "weekly", "--query", "parts")
+    assert told(cli, "sessions", "resume", queued["id"])["tags"] == ["x"]
+    (folder / "kept.yaml").write_text(cli("templates", "show", "weekly", "--yaml").stdout)
+    copied = told(cli, "templates", "save", "copy", "--from", "kept.yaml", "--tag", "y")
+    assert (copied["name"], copied["tags"], copied["state"]) == ("copy", ["y"], {"k": 1})
+    assert copied["plan"]["name"] == run["plan"]
+    assert cli("templates", "save", "--from", "kept.yaml").stdout == "weekly  saved\n"
+    assert told(cli, "templates", "delete", "copy") == {"deleted": "copy"}
     assert told(cli, "templates", "delete", "weekly") == {"deleted": "weekly"} and told(cli, "templates", "list") == []
     for given, says in (
         (("templates", "show", "weekly"), "no template 'weekly'; there are: none"),
         (("templates", "save", "x", "--state", "[1]"), "is no JSON object"),
+        (("templates", "save"), "name the template, or its file"),
+        (("templates", "save", "--from", "nowhere.yaml"), "cannot be read"),
+        (("enqueue", "--template", "x", "--licences"), "belong to a plan"),
         (("run",), "name a plan file, or a template"),
         (("run", "--template", "x"), "no template 'x'"),
     ):

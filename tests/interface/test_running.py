@@ -50,6 +50,9 @@ def test_without_a_terminal_there_are_lines_and_no_escape_codes(cli: Cli, folder
 def test_quiet_prints_nothing_when_all_is_well(cli: Cli, folder: Path) -> None:
     done = cli("run", plan(folder, FAN_OUT), "--quiet")
     assert (done.exit_code, done.output) == (0, "")
+    failed = cli("run", plan(folder, FAILING), "--quiet")
+    assert (failed.exit_code, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
+    assert failed.stderr.startswith("celeriac: ") and "the disk is on fire" in failed.stderr
 
 
 def test_a_plan_that_fails_exits_1_and_says_why_and_can_be_retried(

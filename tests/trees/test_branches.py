@@ -319,3 +319,33 @@ def test_what_is_no_branch_is_refused(ledger: Ledger, root: Any, given: Any, say
     with pytest.raises(SessionError, match=says):
         root.branch(**given)
     assert root.children() == []
+
+
+def test_what_is_no_session_is_one_clear_error(ledger: Ledger, root: Any) -> None:
+    sessions = ledger.sessions
+    odds: list[Any] = [None, "", "x", "\ud800", 0, 10**30, 1.5, True, b"x", [], {}, object()]
+    for odd in odds:
+        for ask in (
+            lambda odd: root.merge(odd),
+            lambda odd: root.attach(odd),
+            lambda odd: sessions.tree(odd),
+            lambda odd: sessions.current(odd),
+            lambda odd: sessions.switch(root.id, odd),
+            lambda odd: sessions.compare(odd, root.id),
+            lambda odd: sessions.delete(odd),
+            lambda odd: sessions.get(odd),
+        ):
+            with pytest.raises((SessionError, SessionNotFound), match="no branch|no session|no id|not in the tree"):
+                ask(odd)
+        if not isinstance(odd, str):
+            with pytest.raises(SessionNotFound):
+                root.detach(odd)
+
+
+def test_what_is_no_point_to_branch_at_is_one_clear_error(ledger: Ledger, root: Any) -> None:
+    for odd in (1.5, True, b"x", [], {}, object()):
+        with pytest.raises(SessionError, match="allowed: the number of an entry, or the id of a checkpoint"):
+            root.branch("x", at=odd)
+        with pytest.raises(CheckpointNotFound, match="has no checkpoint"):
+            root.restore(odd)
+    assert root.children() == []

@@ -330,3 +330,26 @@ def test_exactly_what_a_change_reaches_by_value_runs_again(ledger: Ledger, case:
     assert [serial.canonical(list(one)) for one in ledger.ran()] == expected
     whole = ledger.ended(*after)
     assert fork.result == whole.result
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"from_step": 1}, "from_step must be a list of texts"),
+        ({"from_step": b"a"}, "from_step must be a list of texts"),
+        ({"inputs": "a"}, "inputs must be an object"),
+        ({"inputs": {"a": None}}, "inputs of step 'a' must be an object of keys, found None"),
+        ({"inputs": {"a": {1: 2}}}, "keys of the request of step 'a' must be a list of texts"),
+        ({"inputs": {1: {}}}, "names of steps must be a list of texts"),
+        ({"requests": ["a"]}, "requests must be an object"),
+        ({"plan": "plan.yaml"}, "a plan must be a Plan, found str"),
+        ({"permissions": "docs:read"}, "permissions must be a list of texts"),
+        ({"checkpoint": 1.5}, "has no checkpoint 1.5"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_changed_is_one_clear_error(ledger: Ledger, given: dict[str, Any], says: str) -> None:
+    session = ledger.ended(*CHAIN)
+    with pytest.raises((SessionError, PlanError, CheckpointNotFound), match=says):
+        session.fork(**given)
+    assert len(ledger.sessions.list()) == 1

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from celeriac import Plan, step
-from celeriac.errors import PlanError, SessionError, TemplateNotFound
+from celeriac.errors import NotSerializable, PlanError, SessionError, TemplateNotFound
 from celeriac.orchestration.guard.access import Caller
-from celeriac.orchestration.templates import Templates
+from celeriac.orchestration.templates import Template, Templates
 from trees.ledger import Ledger
 
 PLAN = Plan("report", [step("a", "work", {"n": 1}), step("b", "work", {"from": "${a.v}"})])
@@ -58,6 +60,7 @@ def test_templates_are_saved_shown_listed_replaced_and_deleted(ledger: Ledger, t
 def test_what_is_no_template_is_refused(ledger: Ledger, templates: Templates) -> None:
     for given, kind, says in (
         ({"plan": Plan("p", [step("a", "nobody")])}, PlanError, "names the agent 'nobody'"),
+        ({"plan": {"steps": []}}, PlanError, "a plan must be a Plan, found dict"),
         ({"tags": "x"}, SessionError, "tags must be a list"),
         ({"state": [1]}, SessionError, "state must be an object"),
     ):
@@ -71,6 +74,44 @@ def test_what_is_no_template_is_refused(ledger: Ledger, templates: Templates) ->
     with pytest.raises(SessionError, match="needs a plan"):
         ledger.sessions.start()
     assert [one.name for one in templates.list()] == ["bare"] and ledger.sessions.list() == []
+
+
+def test_a_template_goes_to_a_file_and_back(ledger: Ledger, templates: Templates, tmp_path: Path) -> None:
+    templates.save("wöchentlich", plan=PLAN, preferences={"a": [1]}, tags=["t"], state={"k": None}, description="d")
+    found = templates.get("wöchentlich")
+    file = tmp_path / "weekly.yaml"
+    file.write_text(found.to_yaml(), encoding="utf-8")
+    templates.delete("wöchentlich")
+    read = Template.from_file(file)
+    templates.save(read)
+    again = templates.get("wöchentlich")
+    assert replace(again, updated_at=None) == replace(found, updated_at=None) == replace(read, tags=["t"])
+    (tmp_path / "plan.yaml").write_text("name: p\nsteps: [{name: a, agent: work, request: {n: 1}}]\n")
+    file.write_text("plan: plan.yaml\n")
+    assert Template.from_file(file) == Template("weekly", plan=Plan("p", [step("a", "work", {"n": 1})]))
+
+
+def test_what_is_no_template_in_a_file_is_one_clear_error(ledger: Ledger, templates: Templates, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    for text, says in (
+        ("- a", r"bad\.yaml: a template is a mapping with name, description, plan"),
+        ("plans: {}", r"bad\.yaml: unknown key 'plans' of a template; allowed: name"),
+        ("plan: [1]", r"bad\.yaml: a plan must be a mapping"),
+        ("plan: {name: p}", r"bad\.yaml: plan 'p': missing key 'steps'"),
+        ("plan: none.yaml", r"plan file .*none\.yaml cannot be read"),
+        ("a: [", r"bad\.yaml: not YAML"),
+        ("state: [1]", "state must be an object"),
+        ("tags: x", "tags must be a list of texts"),
+        ("description: {}", "description of a template must be text"),
+        ("name: 1", "name of a template must be text"),
+        ("preferences: {when: 2024-01-01}", "date is not JSON"),
+    ):
+        file.write_text(text)
+        with pytest.raises((PlanError, SessionError, NotSerializable), match=says):
+            templates.save(Template.from_file(file))
+    with pytest.raises(PlanError, match="template file .*nowhere cannot be read"):
+        Template.from_file(tmp_path / "nowhere")
+    assert templates.list() == []
 
 
 def test_templates_of_tenants_are_apart(ledger: Ledger, templates: Templates) -> None:
