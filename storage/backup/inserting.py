@@ -6,11 +6,14 @@ the pipe ends before a COMMIT was asked for, whatever ended it, nothing of the t
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import struct
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +32,11 @@ STATEMENT, INTO, CHUNK, COMMIT = range(4)
 #: Answered: rows (msgpack); what the driver refused, what is damaged, and what else went wrong, as text. The opened
 #: transaction is answered too, and a chunk only if it was not inserted.
 DONE, REFUSED, DAMAGED, FAILED = range(4)
+
+#: Pages kept in memory: an index that does not fit is read and written again and again.
+CACHE_KIB: Final = 64_000
+#: How often what has been written is sent to the disk.
+SYNC_SECONDS: Final = 0.1
 
 _PACK = msgspec.msgpack.encode
 _UNPACK = msgspec.msgpack.decode
@@ -128,6 +136,14 @@ class Inserter:
             left = left[os.write(self._answered, left) :]
 
 
+def _send_to_disk(file: int) -> None:
+    """Let the disk begin with what has been written: the COMMIT waits for the rest only."""
+    while True:
+        time.sleep(SYNC_SECONDS)
+        with contextlib.suppress(OSError):  # the COMMIT's own look at the disk says what is wrong
+            os.fsync(file)
+
+
 def main(path: str) -> None:
     """Serve what is asked on the standard input, in this process, on a database."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other side decides: it ends the pipe
@@ -135,4 +151,8 @@ def main(path: str) -> None:
     answered = os.dup(1)
     os.dup2(2, 1)  # what anything prints is no answer
     sys.stdout = sys.stderr
-    Inserter(connect(Path(path)), 0, answered).serve()
+    connection = connect(Path(path))
+    connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}").fetchall()
+    # Never closed: that would let go of the locks that SQLite has on the file (reliability: S3).
+    threading.Thread(target=_send_to_disk, args=(os.open(path, os.O_RDONLY | os.O_CLOEXEC),), daemon=True).start()
+    Inserter(connection, 0, answered).serve()

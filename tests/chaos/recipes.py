@@ -224,10 +224,12 @@ def fan_in(trial: Trial, size: Size, limit: float = 60) -> None:
     """T26: eight steps end at once on four processes, and what waits for them starts once.
 
     Each step has a hint of its own, and there is no sweep before the end: a healthy system does not need the sweeper.
-    Then a chain goes from hand to hand while everybody else is idle, and takes a hint as soon as it is out.
+    Then a chain goes from hand to hand while everybody else is idle, and takes a hint as soon as it is out. Before that
+    there is work for long enough that all four are up: one alone takes its own hints, and always after its commits.
     """
     for _ in range(2):
         trial.worker(concurrency=2)
+    trial.start(plans.diamond(width=16, ms=150))
     for _ in range(size.sessions):
         trial.start(plans.diamond())
     trial.drain(limit)
