@@ -290,6 +290,8 @@ def _dump(redis: RedisServer) -> bytes:
     parts: list[Any] = []
     for key in client.keys("*"):
         kind = client.type(key).decode()
+        if kind == "none":  # its time was over meanwhile
+            continue
         read = {
             "string": client.get, "list": lambda k: client.lrange(k, 0, -1), "hash": client.hgetall,
             "set": client.smembers, "zset": lambda k: client.zrange(k, 0, -1), "stream": client.xrange,
