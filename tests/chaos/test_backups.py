@@ -29,5 +29,7 @@ def test_t24_backups_that_are_killed(new_store: Callable[..., Store], kind: str)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_t24_restores_that_are_killed(new_store: Callable[..., Store], kind: str) -> None:
     kill_while_restoring(new_store(kind), ROUNDS)
-    if kind == "sqlite":
-        kill_while_restoring(new_store(kind, "apart"), ROUNDS, apart=True)
+
+
+def test_t24_restores_by_a_process_of_its_own_that_are_killed(new_store: Callable[..., Store]) -> None:
+    kill_while_restoring(new_store(), ROUNDS, apart=True)
