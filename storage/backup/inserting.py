@@ -34,7 +34,7 @@ STATEMENT, INTO, CHUNK, COMMIT = range(4)
 DONE, REFUSED, DAMAGED, FAILED = range(4)
 
 #: Pages kept in memory: an index that does not fit is read and written again and again.
-CACHE_KIB: Final = 64_000
+CACHE_KIB: Final = 32_000
 #: How often what has been written is sent to the disk.
 SYNC_SECONDS: Final = 0.1
 
