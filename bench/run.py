@@ -2,7 +2,7 @@
 
     python bench/run.py [--rounds 5] [--without-postgresql]
                         [--only steps,latency,peers,calls,growth,checkpoints,state,history,trees,cache,guard,backup]
-                        [--backup-megabytes 200]
+                        [--backup-megabytes 1000]
 
 Rounds of the systems alternate, so that a slow moment of the machine hits all of them; medians and their ratios are
 printed. Bare Celery keeps its results in the same Redis; every step of Celeriac is committed with fsync.
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument(
         "--only", default="steps,latency,peers,calls,growth,checkpoints,state,history,trees,cache,guard,backup"
     )
-    parser.add_argument("--backup-megabytes", type=int, default=200)
+    parser.add_argument("--backup-megabytes", type=int, default=1000)
     parser.add_argument("--without-postgresql", action="store_true")
     options = parser.parse_args()
     wanted = options.only.split(",")
