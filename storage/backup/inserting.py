@@ -1,19 +1,22 @@
 """A transaction on a SQLite file in a process of its own, told what to do over a pipe: the side that writes.
 
-`writer.py` is the other side, and says why there are two. What it sends are frames: a kind, two numbers, and bytes. If
-the pipe ends before a COMMIT was asked for, whatever ended it, nothing of the transaction is in.
+`writer.py` is the other side, and says why there are two. What it sends are frames: a kind, two numbers, and bytes,
+which for most chunks lie in memory that both sides see. If the pipe ends before a COMMIT was asked for, whatever ended
+it, nothing of the transaction is in.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import mmap
 import os
 import signal
 import struct
 import sys
 import threading
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,19 +25,26 @@ import msgspec
 from ...errors import BackupDamaged
 from .. import sqlite
 from ..retries import is_of_driver
-from .chunking import rows_of
+from .chunking import MOST, rows_of
 
 #: Kind, length of the bytes that follow, and of a chunk: how many rows it has.
 HEADER: Final = struct.Struct(">BQQ")
 #: Asked for: a statement with its values (msgpack); where the chunks that follow go: an INSERT and the number of its
-#: values (msgpack); a chunk of rows; the COMMIT.
-STATEMENT, INTO, CHUNK, COMMIT = range(4)
-#: Answered: rows (msgpack); what the driver refused, what is damaged, and what else went wrong, as text. The opened
-#: transaction is answered too, and a chunk only if it was not inserted.
-DONE, REFUSED, DAMAGED, FAILED = range(4)
+#: values (msgpack); a chunk of rows; one that lies in the next slot of the memory; the COMMIT.
+STATEMENT, INTO, CHUNK, LENT, COMMIT = range(5)
+#: Answered: rows (msgpack); what the driver refused, what is damaged, and what else went wrong, as text; that a slot of
+#: the memory has been read. The opened transaction is answered too, and a chunk only if it was not inserted.
+DONE, REFUSED, DAMAGED, FAILED, RETURNED = range(5)
+
+#: Slots of the memory that both sides see, used in turn: while one chunk is inserted, the next ones are made.
+SLOTS: Final = 2
+#: Bytes of a slot: room for a chunk, but for one that ends with a larger row.
+SLOT_BYTES: Final = MOST + (1 << 16)
 
 #: Pages kept in memory: an index that does not fit is read and written again and again.
 CACHE_KIB: Final = 32_000
+#: Rows that one INSERT puts in.
+ROWS_AT_ONCE: Final = 25
 #: How often what has been written is sent to the disk.
 SYNC_SECONDS: Final = 0.1
 
@@ -67,12 +77,14 @@ def _with_standard(path: Path) -> Any:
 class Inserter:
     """Does what it is told on one connection, and answers."""
 
-    def __init__(self, connection: Any, asked: int, answered: int) -> None:
+    def __init__(self, connection: Any, asked: int, answered: int, memory: memoryview) -> None:
         self._connection = connection
         self._asked = asked
         self._answered = answered
-        self._buffer = memoryview(bytearray(1 << 20))
-        self._into = ""
+        self._memory = memory
+        self._lent = 0
+        self._buffer = memoryview(bytearray(1 << 16))
+        self._into = self._into_many = ""
         self._width = 0
 
     def serve(self) -> None:
@@ -94,13 +106,17 @@ class Inserter:
             self._connection.close()
 
     def _do(self, kind: int, body: memoryview, rows: int) -> None:
-        if kind == CHUNK:
+        if kind in (CHUNK, LENT):
             found = rows_of(body, self._width)
+            if kind == LENT:
+                self._answer(RETURNED, b"")
             if len(found) != rows:
                 raise BackupDamaged(f"a chunk has {len(found)} rows, its manifest names {rows}")
-            self._connection.executemany(self._into, found)
+            self._insert(found)
         elif kind == INTO:
             self._into, self._width = _UNPACK(body)
+            start, _, values = self._into.rpartition("(")
+            self._into_many = start + ", ".join([f"({values}"] * ROWS_AT_ONCE)
         elif kind == STATEMENT:
             text, values = _UNPACK(body)
             self._answer(DONE, _PACK(self._connection.execute(text, values).fetchall()))
@@ -108,14 +124,30 @@ class Inserter:
             self._connection.execute("COMMIT")
             self._answer(DONE, _PACK([]))
 
+    def _insert(self, rows: list[list[Any]]) -> None:
+        """Many rows by one INSERT, the rest one by one."""
+        rest = len(rows) % ROWS_AT_ONCE
+        self._connection.executemany(self._into, rows[:rest])
+        values = list(chain.from_iterable(rows[rest:]))
+        many = ROWS_AT_ONCE * self._width
+        self._connection.executemany(
+            self._into_many, (values[start : start + many] for start in range(0, len(values), many))
+        )
+
     def _next(self) -> tuple[int, memoryview, int] | None:
         """The next frame; None if there comes none."""
         header = self._read(HEADER.size)
         if header is None:
             return None
         kind, size, rows = HEADER.unpack(header)
-        body = self._read(size)
+        body = self._borrowed(size) if kind == LENT else self._read(size)
         return None if body is None else (kind, body, rows)
+
+    def _borrowed(self, size: int) -> memoryview:
+        """What lies in the next slot; it stands until that is said to be read."""
+        start = self._lent % SLOTS * SLOT_BYTES
+        self._lent += 1
+        return self._memory[start : start + size]
 
     def _read(self, size: int) -> memoryview | None:
         """So many bytes, which stand until the next are read; None if the pipe ends before."""
@@ -144,8 +176,8 @@ def _send_to_disk(file: int) -> None:
             os.fsync(file)
 
 
-def main(path: str) -> None:
-    """Serve what is asked on the standard input, in this process, on a database."""
+def main(path: str, memory: int) -> None:
+    """Serve what is asked on the standard input, in this process, on a database; `memory`: the file of the slots."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other side decides: it ends the pipe
     gc.disable()  # rows come and go by the million, without cycles
     answered = os.dup(1)
@@ -155,4 +187,5 @@ def main(path: str) -> None:
     connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}").fetchall()
     # Never closed: that would let go of the locks that SQLite has on the file (reliability: S3).
     threading.Thread(target=_send_to_disk, args=(os.open(path, os.O_RDONLY | os.O_CLOEXEC),), daemon=True).start()
-    Inserter(connection, 0, answered).serve()
+    slots = mmap.mmap(memory, SLOTS * SLOT_BYTES, prot=mmap.PROT_READ)
+    Inserter(connection, 0, answered, memoryview(slots)).serve()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import mmap
 import os
 import select
 import subprocess
@@ -23,12 +24,25 @@ import msgspec
 from ...errors import BackupDamaged, StorageError
 from .. import sqlite
 from ..database import Database
-from .inserting import CHUNK, COMMIT, DAMAGED, DONE, HEADER, INTO, REFUSED, STATEMENT
+from .inserting import (
+    CHUNK,
+    COMMIT,
+    DAMAGED,
+    DONE,
+    HEADER,
+    INTO,
+    LENT,
+    REFUSED,
+    RETURNED,
+    SLOT_BYTES,
+    SLOTS,
+    STATEMENT,
+)
 
 #: The other side imports from where this one does.
 _PROGRAM: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    f"from {__package__}.inserting import main; main(sys.argv[2])"
+    f"from {__package__}.inserting import main; main(sys.argv[2], int(sys.argv[3]))"
 )
 #: As much as may be on its way, in bytes, where the system allows it: about a chunk.
 _PIPE_BYTES: Final = 1 << 20
@@ -57,13 +71,21 @@ class Writer:
     """
 
     def __init__(self, path: Path) -> None:
-        command = [sys.executable or "", "-c", _PROGRAM, json.dumps(sys.path), str(path)]
+        memory = _memory()
+        command = [sys.executable or "", "-c", _PROGRAM, json.dumps(sys.path), str(path), str(memory)]
+        pipe = subprocess.PIPE
         try:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0, pass_fds=[memory])
+            self._slots = mmap.mmap(memory, SLOTS * SLOT_BYTES)
         except OSError as fault:
             raise NotStarted from fault
+        finally:
+            os.close(memory)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._asking, self._answers = self._process.stdin, self._process.stdout
+        #: Of the process that inserts.
+        self.pid = self._process.pid
+        self._lent = self._returned = 0
         self._into = ""
         with contextlib.suppress(AttributeError, OSError):
             fcntl.fcntl(self._asking, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -89,9 +111,21 @@ class Writer:
         if text != self._into:
             self._ask(INTO, _PACK([text, width]))
             self._into = text
-        self._ask(CHUNK, chunk, count)
-        if select.select([self._answers], [], [], 0)[0]:
-            self._answer()
+        if len(chunk) <= SLOT_BYTES:
+            self._lend(chunk, count)
+        else:
+            self._ask(CHUNK, chunk, count)
+        while select.select([self._answers], [], [], 0)[0]:
+            self._hear()
+
+    def _lend(self, chunk: bytes, count: int) -> None:
+        """Lay a chunk into the next slot, once what lay there has been read."""
+        while self._lent - self._returned == SLOTS:
+            self._hear()
+        start = self._lent % SLOTS * SLOT_BYTES
+        self._slots[start : start + len(chunk)] = chunk
+        self._lent += 1
+        self._send(HEADER.pack(LENT, len(chunk), count))
 
     def commit(self) -> None:
         """Commit the transaction."""
@@ -103,11 +137,15 @@ class Writer:
         self._asking.close()
         self._answers.close()
         self._process.wait()
+        self._slots.close()
 
     def _ask(self, kind: int, body: bytes, rows: int = 0) -> None:
+        self._send(HEADER.pack(kind, len(body), rows))
+        self._send(body)
+
+    def _send(self, frame: bytes) -> None:
+        left = memoryview(frame)
         try:
-            os.writev(self._asking.fileno(), [HEADER.pack(kind, len(body), rows)])
-            left = memoryview(body)
             while left:
                 left = left[os.write(self._asking.fileno(), left) :]
         except BrokenPipeError:
@@ -115,13 +153,22 @@ class Writer:
             raise
 
     def _answer(self) -> Found:
+        while (found := self._hear()) is None:
+            pass
+        return found
+
+    def _hear(self) -> Found | None:
+        """The next answer; None for one that only gives a slot back."""
         header = self._read(HEADER.size)
         if header is None:
             raise StorageError(f"the process that wrote the database has ended with {self._process.wait()}")
         return self._understood(*HEADER.unpack(header))
 
-    def _understood(self, kind: int, size: int, _rows: int) -> Found:
+    def _understood(self, kind: int, size: int, _rows: int) -> Found | None:
         body = self._read(size) or b""
+        if kind == RETURNED:
+            self._returned += 1
+            return None
         if kind == DONE:
             return Found(msgspec.msgpack.decode(body))
         text = body.decode(errors="replace")
@@ -137,6 +184,20 @@ class Writer:
                 return None
             found += more
         return found
+
+
+def _memory() -> int:
+    """A file for the slots, which is memory alone: what it holds may be sealed elsewhere. Raises NotStarted."""
+    try:
+        memory = os.memfd_create("celeriac-restore")
+    except (AttributeError, OSError) as fault:
+        raise NotStarted from fault
+    try:
+        os.ftruncate(memory, SLOTS * SLOT_BYTES)
+    except OSError as fault:
+        os.close(memory)
+        raise NotStarted from fault
+    return memory
 
 
 @contextlib.contextmanager

@@ -35,12 +35,16 @@ from celeriac.orchestration.agents import Registry
 from celeriac.orchestration.backups import restoring
 from celeriac.orchestration.backups.backups import Backups
 from celeriac.orchestration.engine import Engine
+from celeriac.storage.backup import writer
 url, folder, backup, size, restoring.APART_BYTES = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
 settings = {"data_dir": folder, "database_url": url, "backups_dir": folder + "/../backups"}
 engine = Engine(Settings.load(settings, environ={}), Registry())
 backups = Backups(engine, engine.caller)
 backups.list()
-resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+if restoring.APART_BYTES:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+else:
+    writer._PROGRAM = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); {writer._PROGRAM}"
 try:
     backups.restore(backup, safety=False)
     print("restored")
@@ -157,6 +161,22 @@ def test_what_the_database_refuses_is_said(with_backup: Store, started: list[Wri
             assert connection.execute("SELECT count(*) FROM sessions").fetchone() == [0]
             connection.execute("SELECT * FROM nowhere WHERE a = ?", (1,))
     assert len(started) == 1 and a.content() == before
+
+
+def test_rows_come_whole_whatever_the_size_of_their_chunk(with_backup: Store, started: list[Writer]) -> None:
+    a = with_backup
+    counts = (1, inserting.ROWS_AT_ONCE - 1, inserting.ROWS_AT_ONCE, 2 * inserting.ROWS_AT_ONCE + 3)
+    sizes = (10, inserting.SLOT_BYTES // 100, inserting.SLOT_BYTES // 20)  # of 24 rows of the last, a slot has not room
+    expected = []
+    with apart(a.driver.engine.database) as connection:
+        for nth, (count, size) in enumerate((count, size) for size in sizes for count in counts):
+            rows = [["", f"{nth:03}-{row:03}", f"{nth}" * (size // len(f"{nth}")), 1.0] for row in range(count)]
+            connection.executemany("INSERT INTO templates (tenant, name, body, updated_at) VALUES (?, ?, ?, ?)", rows)
+            expected += [(row[1], row[2]) for row in rows]
+    looking = sqlite.library().connect(a.driver.engine.database.path)
+    found = looking.execute("SELECT name, body FROM templates ORDER BY name").fetchall()
+    looking.close()
+    assert found == expected
 
 
 def test_nothing_is_in_without_the_commit_and_others_can_write_at_once(
