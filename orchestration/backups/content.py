@@ -16,6 +16,7 @@ from ...storage.backup.chunking import rows_of
 from ...storage.backup.manifest import ARCHIVES, BLOBS, HISTORIES, STATE, Chunk, Manifest, Part, hash_of, object_name
 from ...storage.backup.store import BackupStore
 from ...storage.backup.transactions import alone
+from ...storage.backup.wrapping import Bytes
 from ...storage.database import Database
 from .creating import BLOB_COLUMNS, blob_object
 
@@ -41,6 +42,9 @@ class Objects(Protocol):
 
     def get(self, name: str, sealed: bool) -> bytes:
         """The content of a piece. Raises BackupDamaged, also if it is not `sealed` and should be; KeyMissing."""
+
+    def bits(self, name: str, sealed: bool) -> Iterator[Bytes]:
+        """The content of a piece, bit by bit. Raises as `get`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +76,13 @@ class Kept:
             while ahead:
                 yield ahead.popleft().result()
 
-    def packed(self, table: str) -> Iterator[tuple[int, bytes]]:
-        """The chunks of a part as they were packed, each with the number of rows that it should have. Raises
-        BackupDamaged.
-        """
+    def packed(self, table: str) -> Iterator[tuple[Chunk, Iterator[Bytes]]]:
+        """The chunks of a part as they were packed, each bit by bit. Raises BackupDamaged."""
         part = self.manifest.part(table)
         if part is None:
             return
         for chunk in part.chunks:
-            yield chunk.rows, self._data(part, chunk)
+            yield chunk, self._bits(part, chunk)
 
     def chunk(self, part: Part, chunk: Chunk) -> list[Any]:
         """The rows of a chunk of a part. Raises BackupDamaged, KeyMissing."""
@@ -91,11 +93,24 @@ class Kept:
         return rows
 
     def _data(self, part: Part, chunk: Chunk) -> bytes:
-        data = self.store.get(chunk.name, self.manifest.sealed)
-        named = not self.twice or object_name("rows", data, self.manifest.naming) == chunk.name
-        if len(data) != chunk.size or not named:
-            raise BackupDamaged(f"{self.manifest.id}: a chunk of {part.name} is another one than its manifest names")
+        data = b"".join(self._bits(part, chunk))
+        if self.twice and object_name("rows", data, self.manifest.naming) != chunk.name:
+            raise self._is_another(part)
         return data
+
+    def _bits(self, part: Part, chunk: Chunk) -> Iterator[Bytes]:
+        """As many bytes as the chunk should have."""
+        left = chunk.size
+        for bit in self.store.bits(chunk.name, self.manifest.sealed):
+            left -= len(bit)
+            if left < 0:
+                break
+            yield bit
+        if left:
+            raise self._is_another(part)
+
+    def _is_another(self, part: Part) -> BackupDamaged:
+        return BackupDamaged(f"{self.manifest.id}: a chunk of {part.name} is another one than its manifest names")
 
     def blobs(self) -> Iterator[tuple[str, str]]:
         """Name of every blob, and the id of the key that it is sealed with (or nothing)."""

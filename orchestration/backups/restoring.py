@@ -168,9 +168,9 @@ def _insert(connection: Any, dialect: Dialect, content: Content, choice: Choice,
     columns = content.columns(table) or ()
     count = 0
     if isinstance(connection, Writer) and isinstance(content, Kept) and choice.is_all:
-        for rows, chunk in content.packed(table):
-            tables.insert_chunk(connection, dialect, table, columns, rows, chunk)
-            count += rows
+        for chunk, bits in content.packed(table):
+            tables.insert_chunk(connection, dialect, table, columns, chunk, bits)
+            count += chunk.rows
         return count
     for found in _chosen(content, choice, table):
         tables.insert(connection, dialect, table, columns, found)

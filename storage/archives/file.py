@@ -18,6 +18,7 @@ from ...errors import ArchiveDamaged, BackupDamaged, BackupError, SealBroken
 from .. import tar
 from ..backup import wrapping
 from ..backup.manifest import Manifest, decode, hash_of
+from ..backup.wrapping import Bytes
 from ..keys.sealing import KeyRing, is_sealed, key_of
 from .store import MANIFEST
 from .tables import Row
@@ -90,13 +91,17 @@ class ArchiveFile:
 
     def get(self, name: str, sealed: bool) -> bytes:
         """The content of a piece. Raises BackupDamaged, also if it is not `sealed` and should be; KeyMissing."""
+        return b"".join(self.bits(name, sealed))
+
+    def bits(self, name: str, sealed: bool) -> Iterator[Bytes]:
+        """The content of a piece, bit by bit. Raises as `get`."""
         member = self._pieces.get(name)
         if member is None:
             raise BackupDamaged(f"object {name} is missing")
         stored = self._bytes(member)
         if sealed and not is_sealed(stored):
             raise BackupDamaged(f"object {name} is not sealed, but its archive is")
-        return wrapping.unwrap(stored, f"object {name}", self._keyring)
+        yield from wrapping.unwrapped(stored, f"object {name}", self._keyring)
 
     def close(self) -> None:
         """Close the file."""

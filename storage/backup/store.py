@@ -30,6 +30,7 @@ from ..disk import explained, sync_folder
 from ..keys.sealing import KeyRing, is_sealed, key_of
 from . import wrapping
 from .manifest import ID, Manifest, decode, encode, hash_of, number_of
+from .wrapping import Bytes
 
 #: Largest manifest, in bytes: that of some terabytes.
 MOST_MANIFEST: Final = 1 << 28
@@ -130,11 +131,15 @@ class BackupStore:
 
     def get(self, name: str, sealed: bool) -> bytes:
         """The content of an object. Raises BackupDamaged, also if it is not `sealed` and should be; KeyMissing."""
+        return b"".join(self.bits(name, sealed))
+
+    def bits(self, name: str, sealed: bool) -> Iterator[Bytes]:
+        """The content of an object, bit by bit. Raises as `get`."""
         what = f"object {name}"
         stored = _read(self._path(name), what, wrapping.MOST_BYTES + AROUND)
         if sealed and not is_sealed(stored):
             raise BackupDamaged(f"{what} of the backup is not sealed, but its backup is")
-        return wrapping.unwrap(stored, what, self.keyring)
+        yield from wrapping.unwrapped(stored, what, self.keyring)
 
     def key_of(self, name: str) -> str | None:
         """The id of the key that an object is sealed with; None for one that is not. Raises BackupDamaged."""
@@ -277,7 +282,7 @@ def _read(path: Path, what: str, most: int) -> bytes:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode) or found.st_size > most:
                 raise BackupDamaged(f"{what} of the backup is no file of at most {most:,} bytes: {path}")
-            return file.read(most)
+            return file.read(found.st_size)
 
 
 def _write(path: Path, stored: bytes) -> None:

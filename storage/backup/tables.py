@@ -15,6 +15,8 @@ from ..database import Query
 from ..schema import DECLARED
 from ..session_state import scope_of
 from ..tables import blobs, metadata
+from .manifest import Chunk
+from .wrapping import Bytes
 from .writer import Writer
 
 #: `metadata` knows a table once its module is imported.
@@ -158,9 +160,11 @@ def insert(connection: Any, dialect: Dialect, name: str, names: Sequence[str], r
             copy.write_row(row)
 
 
-def insert_chunk(writer: Writer, dialect: Dialect, name: str, names: Sequence[str], count: int, chunk: bytes) -> None:
-    """Add a chunk of so many rows to a table as it is."""
-    writer.insert(_inserting(dialect, name, names), len(names), count, chunk)
+def insert_chunk(
+    writer: Writer, dialect: Dialect, name: str, names: Sequence[str], chunk: Chunk, bits: Iterable[Bytes]
+) -> None:
+    """Add a chunk, of which there are the bits, to a table as it is."""
+    writer.insert(_inserting(dialect, name, names), len(names), chunk.rows, chunk.size, bits)
 
 
 def _into(dialect: Dialect, name: str, names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +38,7 @@ from .inserting import (
     SLOTS,
     STATEMENT,
 )
+from .wrapping import Bytes
 
 #: The other side imports from where this one does.
 _PROGRAM: Final = (
@@ -102,30 +103,33 @@ class Writer:
     def executemany(self, text: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run an INSERT of one row for each of the rows."""
         if rows := list(rows):
-            self.insert(text, len(rows[0]), len(rows), _PACK(rows))
+            chunk = _PACK(rows)
+            self.insert(text, len(rows[0]), len(rows), len(chunk), [chunk])
 
-    def insert(self, text: str, width: int, count: int, chunk: bytes) -> None:
-        """Run an INSERT of one row for each of the `count` rows of a chunk, with `width` values each. Raises
-        BackupDamaged, for this chunk or for one before.
+    def insert(self, text: str, width: int, count: int, size: int, bits: Iterable[Bytes]) -> None:
+        """Run an INSERT of one row for each of the `count` rows of a chunk, with `width` values each. The chunk comes
+        bit by bit, and has `size` bytes. Raises BackupDamaged, for this chunk or for one before.
         """
         if text != self._into:
             self._ask(INTO, _PACK([text, width]))
             self._into = text
-        if len(chunk) <= SLOT_BYTES:
-            self._lend(chunk, count)
+        if size <= SLOT_BYTES:
+            self._lend(count, size, bits)
         else:
-            self._ask(CHUNK, chunk, count)
+            self._ask(CHUNK, b"".join(bits), count)
         while select.select([self._answers], [], [], 0)[0]:
             self._hear()
 
-    def _lend(self, chunk: bytes, count: int) -> None:
+    def _lend(self, count: int, size: int, bits: Iterable[Bytes]) -> None:
         """Lay a chunk into the next slot, once what lay there has been read."""
         while self._lent - self._returned == SLOTS:
             self._hear()
         start = self._lent % SLOTS * SLOT_BYTES
-        self._slots[start : start + len(chunk)] = chunk
+        for bit in bits:
+            self._slots[start : start + len(bit)] = bit
+            start += len(bit)
         self._lent += 1
-        self._send(HEADER.pack(LENT, len(chunk), count))
+        self._send(HEADER.pack(LENT, size, count))
 
     def commit(self) -> None:
         """Commit the transaction."""

@@ -145,7 +145,7 @@ def test_a_damaged_chunk_is_refused_and_nothing_has_changed(
     before = a.content()
     insert = Writer.insert
     monkeypatch.setattr(
-        Writer, "insert", lambda self, text, width, count, chunk: insert(self, text, width, count + 1, chunk)
+        Writer, "insert", lambda self, text, width, count, *chunk: insert(self, text, width, count + 1, *chunk)
     )
     with pytest.raises(BackupDamaged, match="rows, its manifest names"):
         a.backups.restore(a.backups.list()[0].id, safety=False)
