@@ -76,8 +76,8 @@ class Writer:
         command = [sys.executable or "", "-c", _PROGRAM, json.dumps(sys.path), str(path), str(memory)]
         pipe = subprocess.PIPE
         try:
-            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0, pass_fds=[memory])
             self._slots = mmap.mmap(memory, SLOTS * SLOT_BYTES)
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0, pass_fds=[memory])
         except OSError as fault:
             raise NotStarted from fault
         finally:
@@ -101,13 +101,13 @@ class Writer:
         return self._answer()
 
     def executemany(self, text: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Run an INSERT of one row for each of the rows."""
+        """Run an INSERT of one row, whose text ends with its values, for each of the rows."""
         if rows := list(rows):
             chunk = _PACK(rows)
             self.insert(text, len(rows[0]), len(rows), len(chunk), [chunk])
 
     def insert(self, text: str, width: int, count: int, size: int, bits: Iterable[Bytes]) -> None:
-        """Run an INSERT of one row for each of the `count` rows of a chunk, with `width` values each. The chunk comes
+        """Run an INSERT of one row for each of the `count` rows of a chunk, as `executemany` does. The chunk comes
         bit by bit, and has `size` bytes. Raises BackupDamaged, for this chunk or for one before.
         """
         if text != self._into:
