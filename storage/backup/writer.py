@@ -107,8 +107,8 @@ class Writer:
             self.insert(text, len(rows[0]), len(rows), len(chunk), [chunk])
 
     def insert(self, text: str, width: int, count: int, size: int, bits: Iterable[Bytes]) -> None:
-        """Run an INSERT of one row for each of the `count` rows of a chunk, as `executemany` does. The chunk comes
-        bit by bit, and has `size` bytes. Raises BackupDamaged, for this chunk or for one before.
+        """As `executemany`, for the `count` rows of a chunk, with `width` values each. The chunk comes bit by bit, and
+        has `size` bytes. Raises BackupDamaged, for this chunk or for one before.
         """
         if text != self._into:
             self._ask(INTO, _PACK([text, width]))
