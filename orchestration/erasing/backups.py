@@ -67,7 +67,8 @@ def holding(store: BackupStore, subject: Subject) -> list[Holding]:
 
 def _held(kept: Kept, subject: Subject) -> Holding:
     columns = kept.columns("sessions") or ()
-    ids = [row[columns.index("id")] for rows in kept.rows("sessions") for row in rows if _is_of(subject, columns, row)]
+    own = [row[columns.index("id")] for rows in kept.rows("sessions") for row in rows if _is_of(subject, columns, row)]
+    ids = [*own, *_below(kept, subject, {*own, subject.session})]
     others = 0
     for part in kept.manifest.parts if subject.user is not None else ():
         if part.name in ("grants", "refusals") or "scope" in part.columns:
@@ -75,10 +76,27 @@ def _held(kept: Kept, subject: Subject) -> Holding:
     return Holding(kept.manifest.id, tuple(ids), others)
 
 
+def _below(kept: Kept, subject: Subject, above: set[str | None]) -> Iterator[str]:
+    """The branches below some sessions, which go with them."""
+    columns, branches = kept.columns("sessions") or (), kept.columns("branches") or ()
+    if not columns or not branches:
+        return
+    tenants = {row[columns.index("id")]: _tenant(columns, row) for rows in kept.rows("sessions") for row in rows}
+    rows = [row for rows in kept.rows("branches") for row in rows]
+    own, parent = branches.index("session_id"), branches.index("parent")
+    for row in sorted(rows, key=lambda row: row[branches.index("depth")]):
+        if row[parent] in above and row[own] not in above and tenants.get(row[own]) == subject.tenant:
+            above.add(row[own])
+            yield row[own]
+
+
+def _tenant(columns: Sequence[str], row: Sequence[Any]) -> Any:
+    return row[columns.index("tenant")] if "tenant" in columns else ""
+
+
 def _is_of(subject: Subject, columns: Sequence[str], row: Sequence[Any]) -> bool:
-    tenant = row[columns.index("tenant")] if "tenant" in columns else ""
     whose = row[columns.index("id")] if subject.session is not None else row[columns.index("user")]
-    return bool((tenant, whose) == (subject.tenant, subject.session or subject.user))
+    return bool((_tenant(columns, row), whose) == (subject.tenant, subject.session or subject.user))
 
 
 def _is_of_user(subject: Subject, part: Part, row: Sequence[Any]) -> bool:

@@ -182,6 +182,28 @@ def interrupted(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("archived", [False, True], ids=["live", "archived"])
+def test_branches_of_what_is_erased_go_from_backups_as_well(make: Make, archived: bool) -> None:
+    c = make()
+    root, other = c.sessions.create("what?", user="ana"), c.sessions.create("else?", user="ana")
+    root.history.add("user", CANARY)
+    branch, stays = root.branch("try"), other.branch("try")
+    below = branch.branch("again")
+    below.history.add("user", CANARY)
+    if archived:
+        below.complete()
+        below.archive()
+    c.backups.create()
+    receipt = c.erase(session=root.id, rewrite_backups=True)
+    assert receipt.status == "done" and receipt.removed["backups made anew"] == 1
+    c.backups.restore(c.backups.list()[-1].id, safety=False)
+    assert c.sessions.get(stays.id).id == stays.id
+    for gone in (root, branch, below):
+        with pytest.raises(SessionNotFound):
+            c.sessions.get(gone.id)
+    assert c.archives.list() == []
+
+
 def test_what_trees_keep_beside_state_elsewhere_goes_as_well(make: Make, tmp_path: Path) -> None:
     c = make(state_url=f"file://{tmp_path}/state")
     word = f"{CANARY}{secrets.token_hex(8)}"
