@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from .printing import entries as number_of
 from .research import BadInput
 from .sessions import session_argument, write_out
 from .shown import words_of
+
+if TYPE_CHECKING:
+    from ..orchestration.session import Session
 
 
 @click.group()
@@ -63,9 +66,15 @@ def show(
             found = session.history.last(last)
         else:
             found = session.history.range(first or 1, until)
-        put_away = not found and session.status == "archived"
-        none = f"it is archived; celeriac archive show {session.id}" if put_away else "nothing was said in it"
+        none = "" if found else _none(session)
     _show(found, as_json, none)
+
+
+def _none(session: Session) -> str:
+    """Why a session has no entries."""
+    if session.status == "archived":
+        return f"it is archived; celeriac archive show {session.id}"
+    return "nothing was said in it"
 
 
 @history.command()
@@ -77,11 +86,12 @@ def summarize(invocation: Invocation, session_id: str, last: int | None, as_json
     """Sum up what was said in a session: by the model of the settings, else by the most telling sentences."""
     with invocation.session(session_id) as (_, session):
         found = session.history.summarize(last)
+        none = "" if found.last else _none(session)
     if as_json:
         document(asdict(found))
         return
     print(plain(found.text))
-    say(f"entries {found.first:,} to {found.last:,}, by {found.by}" if found.last else "nothing was said in it")
+    say(f"entries {found.first:,} to {found.last:,}, by {found.by}" if found.last else none)
 
 
 def _show(entries: Iterable[dict[str, Any]], as_json: bool, none: str) -> None:
@@ -107,10 +117,13 @@ def count(invocation: Invocation, session_id: str, as_json: bool) -> None:
     """Print how many entries a session has."""
     with invocation.session(session_id) as (_, session):
         found = session.history.count()
+        away = _none(session) if not found and session.status == "archived" else ""
     if as_json:
         document({"id": session.id, "entries": found})
     else:
         click.echo(found)
+    if away:
+        say(away)
 
 
 @history.command()

@@ -327,6 +327,8 @@ def write_out(invocation: Invocation, session_id: str, file: Path | None, histor
     from .exporting import write_file, write_lines
 
     with invocation.session(session_id) as (_, session):
+        if session.status == "archived":
+            say(f"most of it is in its archive: celeriac archive show {session.id}")
         if file is None or str(file) == "-":
             write_lines(session, sys.stdout, history)
             return

@@ -30,16 +30,14 @@ from .chunking import MOST, rows_of
 #: Kind, length of the bytes that follow, and of a chunk: how many rows it has.
 HEADER: Final = struct.Struct(">BQQ")
 #: Asked for: a statement with its values (msgpack); where the chunks that follow go: an INSERT and the number of its
-#: values (msgpack); a chunk of rows; one that lies in the next slot of the memory; the COMMIT.
+#: values (msgpack); a chunk of rows; one that lies in the memory, in its turn; the COMMIT.
 STATEMENT, INTO, CHUNK, LENT, COMMIT = range(5)
-#: Answered: rows (msgpack); what the driver refused, what is damaged, and what else went wrong, as text; that a slot of
-#: the memory has been read. The opened transaction is answered too, and a chunk only if it was not inserted.
+#: Answered: rows (msgpack); what the driver refused, what is damaged, and what else went wrong, as text; that the first
+#: of the chunks in the memory has been read. The opened transaction is answered too; a chunk, if it was not inserted.
 DONE, REFUSED, DAMAGED, FAILED, RETURNED = range(5)
 
-#: Slots of the memory that both sides see, used in turn: while one chunk is inserted, the next ones are made.
-SLOTS: Final = 2
-#: Bytes of a slot: room for a chunk, but for one that ends with a larger row.
-SLOT_BYTES: Final = MOST + (1 << 16)
+#: Bytes of the memory that both sides see: while one chunk is inserted, the next ones are made, about eight of them.
+MEMORY: Final = 2 * MOST
 
 #: Pages kept in memory: an index that does not fit is read and written again and again.
 CACHE_KIB: Final = 32_000
@@ -74,6 +72,19 @@ def _with_standard(path: Path) -> Any:
     return connection
 
 
+class Places:
+    """Where chunks lie in the memory: one behind the other, and then from its start again. Both sides work it out."""
+
+    def __init__(self) -> None:
+        self._end = 0
+
+    def next(self, size: int) -> slice:
+        """The place of the next chunk, of so many bytes."""
+        start = self._end if self._end + size <= MEMORY else 0
+        self._end = start + size
+        return slice(start, self._end)
+
+
 class Inserter:
     """Does what it is told on one connection, and answers."""
 
@@ -82,7 +93,7 @@ class Inserter:
         self._asked = asked
         self._answered = answered
         self._memory = memory
-        self._lent = 0
+        self._places = Places()
         self._buffer = memoryview(bytearray(1 << 16))
         self._into = self._into_many = ""
         self._width = 0
@@ -115,7 +126,8 @@ class Inserter:
             self._insert(found)
         elif kind == INTO:
             self._into, self._width = _UNPACK(body)
-            start, _, values = self._into.rpartition("(")
+            # A row that is refused ends the transaction: so SQLite keeps no journal of the statement.
+            start, _, values = self._into.replace("INSERT", "INSERT OR ROLLBACK", 1).rpartition("(")
             self._into_many = start + ", ".join([f"({values}"] * ROWS_AT_ONCE)
         elif kind == STATEMENT:
             text, values = _UNPACK(body)
@@ -140,14 +152,9 @@ class Inserter:
         if header is None:
             return None
         kind, size, rows = HEADER.unpack(header)
-        body = self._borrowed(size) if kind == LENT else self._read(size)
+        # What lies in the memory stands until it is said to be read.
+        body = self._memory[self._places.next(size)] if kind == LENT else self._read(size)
         return None if body is None else (kind, body, rows)
-
-    def _borrowed(self, size: int) -> memoryview:
-        """What lies in the next slot; it stands until that is said to be read."""
-        start = self._lent % SLOTS * SLOT_BYTES
-        self._lent += 1
-        return self._memory[start : start + size]
 
     def _read(self, size: int) -> memoryview | None:
         """So many bytes, which stand until the next are read; None if the pipe ends before."""
@@ -177,7 +184,7 @@ def _send_to_disk(file: int) -> None:
 
 
 def main(path: str, memory: int) -> None:
-    """Serve what is asked on the standard input, in this process, on a database; `memory`: the file of the slots."""
+    """Serve what is asked on the standard input, in this process, on a database; `memory`: of what both see."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other side decides: it ends the pipe
     gc.disable()  # rows come and go by the million, without cycles
     answered = os.dup(1)
@@ -187,5 +194,5 @@ def main(path: str, memory: int) -> None:
     connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}").fetchall()
     # Never closed: that would let go of the locks that SQLite has on the file (reliability: S3).
     threading.Thread(target=_send_to_disk, args=(os.open(path, os.O_RDONLY | os.O_CLOEXEC),), daemon=True).start()
-    slots = mmap.mmap(memory, SLOTS * SLOT_BYTES, prot=mmap.PROT_READ)
-    Inserter(connection, 0, answered, memoryview(slots)).serve()
+    seen = mmap.mmap(memory, MEMORY, prot=mmap.PROT_READ)
+    Inserter(connection, 0, answered, memoryview(seen)).serve()

@@ -15,6 +15,7 @@ import os
 import select
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -32,11 +33,11 @@ from .inserting import (
     HEADER,
     INTO,
     LENT,
+    MEMORY,
     REFUSED,
     RETURNED,
-    SLOT_BYTES,
-    SLOTS,
     STATEMENT,
+    Places,
 )
 from .wrapping import Bytes
 
@@ -76,7 +77,7 @@ class Writer:
         command = [sys.executable or "", "-c", _PROGRAM, json.dumps(sys.path), str(path), str(memory)]
         pipe = subprocess.PIPE
         try:
-            self._slots = mmap.mmap(memory, SLOTS * SLOT_BYTES)
+            self._memory = mmap.mmap(memory, MEMORY)
             self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0, pass_fds=[memory])
         except OSError as fault:
             raise NotStarted from fault
@@ -86,7 +87,8 @@ class Writer:
         self._asking, self._answers = self._process.stdin, self._process.stdout
         #: Of the process that inserts.
         self.pid = self._process.pid
-        self._lent = self._returned = 0
+        self._places = Places()
+        self._lent: deque[slice] = deque()
         self._into = ""
         with contextlib.suppress(AttributeError, OSError):
             fcntl.fcntl(self._asking, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -113,7 +115,7 @@ class Writer:
         if text != self._into:
             self._ask(INTO, _PACK([text, width]))
             self._into = text
-        if size <= SLOT_BYTES:
+        if size <= MEMORY:
             self._lend(count, size, bits)
         else:
             self._ask(CHUNK, b"".join(bits), count)
@@ -121,14 +123,15 @@ class Writer:
             self._hear()
 
     def _lend(self, count: int, size: int, bits: Iterable[Bytes]) -> None:
-        """Lay a chunk into the next slot, once what lay there has been read."""
-        while self._lent - self._returned == SLOTS:
+        """Lay a chunk into its place in the memory, once what lay there has been read."""
+        place = self._places.next(size)
+        while any(place.start < lent.stop and lent.start < place.stop for lent in self._lent):
             self._hear()
-        start = self._lent % SLOTS * SLOT_BYTES
+        at = place.start
         for bit in bits:
-            self._slots[start : start + len(bit)] = bit
-            start += len(bit)
-        self._lent += 1
+            self._memory[at : at + len(bit)] = bit
+            at += len(bit)
+        self._lent.append(place)
         self._send(HEADER.pack(LENT, size, count))
 
     def commit(self) -> None:
@@ -141,7 +144,7 @@ class Writer:
         self._asking.close()
         self._answers.close()
         self._process.wait()
-        self._slots.close()
+        self._memory.close()
 
     def _ask(self, kind: int, body: bytes, rows: int = 0) -> None:
         self._send(HEADER.pack(kind, len(body), rows))
@@ -162,7 +165,7 @@ class Writer:
         return found
 
     def _hear(self) -> Found | None:
-        """The next answer; None for one that only gives a slot back."""
+        """The next answer; None for one that only says that a chunk has been read."""
         header = self._read(HEADER.size)
         if header is None:
             raise StorageError(f"the process that wrote the database has ended with {self._process.wait()}")
@@ -171,7 +174,7 @@ class Writer:
     def _understood(self, kind: int, size: int, _rows: int) -> Found | None:
         body = self._read(size) or b""
         if kind == RETURNED:
-            self._returned += 1
+            self._lent.popleft()
             return None
         if kind == DONE:
             return Found(msgspec.msgpack.decode(body))
@@ -191,13 +194,13 @@ class Writer:
 
 
 def _memory() -> int:
-    """A file for the slots, which is memory alone: what it holds may be sealed elsewhere. Raises NotStarted."""
+    """A file for chunks, which is memory alone: what it holds may be sealed elsewhere. Raises NotStarted."""
     try:
         memory = os.memfd_create("celeriac-restore")
     except (AttributeError, OSError) as fault:
         raise NotStarted from fault
     try:
-        os.ftruncate(memory, SLOTS * SLOT_BYTES)
+        os.ftruncate(memory, MEMORY)
     except OSError as fault:
         os.close(memory)
         raise NotStarted from fault

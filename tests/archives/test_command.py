@@ -33,7 +33,10 @@ def test_a_session_is_archived_listed_shown_checked_and_restored(cli: Cli, folde
     assert (shown["progress"], shown["phase"]) == (1.0, "completed")
     assert shown["status"] == "archived" and shown["archive"]["file"] == made["file"] and before["archive"] is None
     assert "celeriac archive show or restore" in cli("sessions", "show", session).stdout
-    assert f"it is archived; celeriac archive show {session}" in cli("history", "show", session).stderr
+    for command in ("show", "count", "summarize"):
+        assert f"it is archived; celeriac archive show {session}" in cli("history", command, session).stderr
+    for group in ("history", "sessions"):
+        assert f"celeriac archive show {session}" in cli(group, "export", session).stderr
     assert told(cli("archive", "list", "--json")) == [made]
     assert session[:13] in cli("archive", "list", "--search", "parts").stdout
     assert told(cli("archive", "list", "--user", "lea", "--json")) == []

@@ -166,7 +166,7 @@ def test_what_the_database_refuses_is_said(with_backup: Store, started: list[Wri
 def test_rows_come_whole_whatever_the_size_of_their_chunk(with_backup: Store, started: list[Writer]) -> None:
     a = with_backup
     counts = (1, inserting.ROWS_AT_ONCE - 1, inserting.ROWS_AT_ONCE, 2 * inserting.ROWS_AT_ONCE + 3)
-    sizes = (10, inserting.SLOT_BYTES // 100, inserting.SLOT_BYTES // 20)  # of 24 rows of the last, a slot has not room
+    sizes = (10, inserting.MEMORY // 100, inserting.MEMORY // 20)  # for 24 rows of the last, the memory has no room
     expected = []
     with apart(a.driver.engine.database) as connection:
         for nth, (count, size) in enumerate((count, size) for size in sizes for count in counts):
@@ -177,6 +177,22 @@ def test_rows_come_whole_whatever_the_size_of_their_chunk(with_backup: Store, st
     found = looking.execute("SELECT name, body FROM templates ORDER BY name").fetchall()
     looking.close()
     assert found == expected
+
+
+def test_no_chunk_is_laid_over_one_that_has_not_been_read(with_backup: Store, started: list[Writer]) -> None:
+    a = with_backup
+    chunks, rows = 40, 20  # five and a half times what the memory holds, of one size and then of many
+    with apart(a.driver.engine.database) as connection:
+        for chunk in range(chunks):
+            size = inserting.MEMORY // (150 if chunk < chunks // 2 else 90 + 7 * chunk)
+            body = f"{chunk:02}" * (size // 2)
+            values = [["", f"{chunk:02}-{row:02}", body, 1.0] for row in range(rows)]
+            connection.executemany("INSERT INTO templates (tenant, name, body, updated_at) VALUES (?, ?, ?, ?)", values)
+    looking = sqlite.library().connect(a.driver.engine.database.path)
+    found = looking.execute("SELECT name, body FROM templates").fetchall()
+    looking.close()
+    assert len(found) == chunks * rows
+    assert {name for name, body in found if set(body.split(name[:2])) != {""}} == set()
 
 
 def test_nothing_is_in_without_the_commit_and_others_can_write_at_once(
