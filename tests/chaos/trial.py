@@ -152,10 +152,9 @@ class Trial:
         counts = verdict.count(tables, self.intents, self.ledger)
         counts.recoveries = self.counts.recoveries or self._recoveries(tables)
         self.counts = counts
-        problems = list(verdict.violations(tables, self.ledger, cap))
-        problems += [f"{n}: {getattr(counts, n)}" for n in ("lost", "unexpected", "duplicated") if getattr(counts, n)]
-        if counts.unknown:
-            problems.append(f"unknown: {counts.unknown}")
+        kinds = ("lost", "unexpected", "duplicated", "unknown")
+        problems = [f"{n}: {getattr(counts, n)}" for n in kinds if getattr(counts, n)]
+        problems += verdict.violations(tables, self.ledger, cap)
         if (found := [id_ for id_, _, status in tables.sessions if status == "failed"]) and len(found) != failed:
             problems.append(f"failed: {len(found)}, expected {failed}: {self.celeriac.sessions.get(found[0]).error}")
         try:
